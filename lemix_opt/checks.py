@@ -1,0 +1,130 @@
+"""Checks of array fields, shared by all data objects of this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lemix_opt.errors import FieldError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def _raw(name: str, value: Any) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise FieldError(f"not an array ({error})", where=name, expected="a regular array") from None
+    if array.dtype == object or array.dtype.kind not in "biuf":
+        raise FieldError(
+            f"entries of type {array.dtype}", where=name, expected="numbers in a regular array"
+        )
+    return array
+
+
+def _fit(name: str, array: npt.NDArray[Any], shape: tuple[int, ...] | None) -> npt.NDArray[Any]:
+    if shape is not None:
+        if array.ndim == 0:
+            return np.broadcast_to(array, shape)
+        if array.shape != shape:
+            raise FieldError(f"shape {array.shape}", where=name, expected=f"shape {shape}")
+    return array
+
+
+def _first(name: str, array: npt.NDArray[Any], bad: BoolArray, expected: str) -> None:
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = f"{name}[{', '.join(map(str, index))}]" if index else name
+        raise FieldError(f"value {array[index]}", where=at, expected=expected)
+
+
+def floats(
+    name: str,
+    value: Any,
+    shape: tuple[int, ...] | None = None,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    infinite: bool = False,
+) -> FloatArray:
+    """Return `value` as a read-only float array, or raise `FieldError` naming the first bad entry.
+
+    Parameters
+    ----------
+    name : str
+        Name of the field, used in the error.
+    value : array_like
+        Scalars are broadcast to `shape`.
+    shape : tuple of int, optional
+        Wanted shape; any shape passes when omitted.
+    minimum, above, maximum : float, optional
+        Bounds: at least, strictly more than, at most.
+    infinite : bool, default False
+        Whether infinity is allowed; NaN never is.
+    """
+    array = _fit(name, _raw(name, value), shape).astype(np.float64)
+    _first(name, array, np.isnan(array), "a number, not NaN")
+    if not infinite:
+        _first(name, array, np.isinf(array), "a finite number")
+    if minimum is not None:
+        _first(name, array, array < minimum, f"at least {minimum:g}")
+    if above is not None:
+        _first(name, array, array <= above, f"more than {above:g}")
+    if maximum is not None:
+        _first(name, array, array > maximum, f"at most {maximum:g}")
+    array.flags.writeable = False
+    return array
+
+
+def integers(
+    name: str,
+    value: Any,
+    shape: tuple[int, ...] | None = None,
+    *,
+    minimum: int | None = None,
+    maximum: int | None = None,
+) -> IntArray:
+    """Return `value` as a read-only int64 array; whole floats pass, fractions raise `FieldError`."""
+    array = _fit(name, _raw(name, value), shape)
+    if array.dtype.kind == "f":
+        _first(name, array, ~np.isfinite(array), "a whole number")
+        _first(name, array, array != np.floor(array), "a whole number")
+        _first(name, array, np.abs(array) > 2.0**53, "a whole number below 2^53")
+    if array.dtype.kind == "u":
+        _first(name, array, array > np.iinfo(np.int64).max, "a number below 2^63")
+    array = array.astype(np.int64)
+    if minimum is not None:
+        _first(name, array, array < minimum, f"at least {minimum}")
+    if maximum is not None:
+        _first(name, array, array > maximum, f"at most {maximum}")
+    array.flags.writeable = False
+    return array
+
+
+def whole(name: str, value: Any, *, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`, or raise `FieldError`."""
+    return int(integers(name, value, (), minimum=minimum))
+
+
+def choice(name: str, value: str, known: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `known`, or raise `FieldError` naming them."""
+    if value not in known:
+        raise FieldError(f"{value!r}", where=name, expected=f"one of {', '.join(known)}")
+    return value
+
+
+def arrays_equal(left: Any, right: Any) -> bool:
+    """Compare two dataclass objects field by field, arrays by content."""
+    if type(left) is not type(right):
+        return False
+    for name in left.__dataclass_fields__:
+        a, b = getattr(left, name), getattr(right, name)
+        same = np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+        if not same:
+            return False
+    return True

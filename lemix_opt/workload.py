@@ -1,0 +1,102 @@
+"""The tasks: what arrives, when, how long, and what is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from lemix_opt.checks import BoolArray, FloatArray, IntArray, arrays_equal, floats, integers
+from lemix_opt.errors import FieldError
+
+INFERENCE = 0
+TRAINING = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """T tasks in columns; the task's id is its row.
+
+    Parameters
+    ----------
+    kind : array_like of int, shape (T,)
+        0 inference, 1 training.
+    release_s : array_like, shape (T,)
+        Own release times in seconds, non-decreasing within each kind.
+    batch : array_like of int, shape (T,)
+        Rows of the batch, at least 1.
+    prompt_tokens : array_like of int, shape (T,)
+        Padded length of every row in tokens, at least 1.
+    output_tokens : array_like of int, shape (T,), default 0
+        Tokens to generate; stored, not yet executed.
+    weight : array_like, shape (T,), default 1
+        Weight of the task in response and lateness terms.
+    slo_s : array_like, shape (T,), default infinity
+        Response time in seconds beyond which the task is late.
+
+    Raises
+    ------
+    FieldError
+        If a field has the wrong shape, is not finite, is out of range, or releases go back.
+    """
+
+    kind: IntArray
+    release_s: FloatArray
+    batch: IntArray
+    prompt_tokens: IntArray
+    output_tokens: IntArray = 0  # type: ignore[assignment]
+    weight: FloatArray = 1.0  # type: ignore[assignment]
+    slo_s: FloatArray = np.inf  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        kind = integers("kind", self.kind, minimum=0, maximum=1)
+        if kind.ndim != 1:
+            raise FieldError(f"shape {kind.shape}", where="kind", expected="one dimension")
+        shape = kind.shape
+        checked = {
+            "kind": kind,
+            "release_s": floats("release_s", self.release_s, shape, minimum=0),
+            "batch": integers("batch", self.batch, shape, minimum=1),
+            "prompt_tokens": integers("prompt_tokens", self.prompt_tokens, shape, minimum=1),
+            "output_tokens": integers("output_tokens", self.output_tokens, shape, minimum=0),
+            "weight": floats("weight", self.weight, shape, minimum=0),
+            "slo_s": floats("slo_s", self.slo_s, shape, above=0, infinite=True),
+        }
+        for name, array in checked.items():
+            object.__setattr__(self, name, array)
+        for code in (INFERENCE, TRAINING):
+            tasks = np.flatnonzero(kind == code)
+            steps = np.diff(self.release_s[tasks])
+            if np.any(steps < 0):
+                task = int(tasks[int(np.argmax(steps < 0)) + 1])
+                raise FieldError(
+                    f"release {self.release_s[task]:g} s is before that of the task ahead of it",
+                    where=f"release_s[{task}]",
+                    expected="non-decreasing releases within each kind; sort the tasks first",
+                )
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks T."""
+        return int(self.kind.shape[0])
+
+    @property
+    def is_training(self) -> BoolArray:
+        """Mask of training tasks, shape (T,)."""
+        return self.kind == TRAINING
+
+    @property
+    def is_inference(self) -> BoolArray:
+        """Mask of inference tasks, shape (T,)."""
+        return self.kind == INFERENCE
+
+    def take(self, tasks: IntArray, *, shift_s: float = 0.0) -> Workload:
+        """Return the tasks with the given ids, in that order, released `shift_s` earlier."""
+        columns = {f.name: getattr(self, f.name)[tasks] for f in fields(self)}
+        columns["release_s"] = columns["release_s"] - shift_s
+        return Workload(**columns)
+
+    def __eq__(self, other: object) -> bool:
+        return arrays_equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
