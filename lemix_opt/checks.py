@@ -18,7 +18,9 @@ def _raw(name: str, value: Any) -> npt.NDArray[Any]:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise FieldError(f"not an array ({error})", where=name, expected="a regular array") from None
+        raise FieldError(
+            f"not an array ({error})", where=name, expected="a regular array"
+        ) from None
     if array.dtype == object or array.dtype.kind not in "biuf":
         raise FieldError(
             f"entries of type {array.dtype}", where=name, expected="numbers in a regular array"
@@ -89,7 +91,7 @@ def integers(
     minimum: int | None = None,
     maximum: int | None = None,
 ) -> IntArray:
-    """Return `value` as a read-only int64 array; whole floats pass, fractions raise `FieldError`."""
+    """Return `value` as read-only int64; whole floats pass, fractions raise `FieldError`."""
     array = _fit(name, _raw(name, value), shape)
     if array.dtype.kind == "f":
         _first(name, array, ~np.isfinite(array), "a whole number")

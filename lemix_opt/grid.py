@@ -14,7 +14,9 @@ NOISE = 1e-9
 _LIMIT = 2.0**53
 
 
-def _split(seconds: npt.ArrayLike, tick_s: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+def _split(
+    seconds: npt.ArrayLike, tick_s: float
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     ratio = np.asarray(seconds, dtype=np.float64) / tick_s
     if not np.all(np.isfinite(ratio)) or np.any(np.abs(ratio) >= _LIMIT):
         raise FieldError(

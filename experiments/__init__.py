@@ -1,0 +1,1 @@
+"""Studies, comparison, plots and the lemix command."""

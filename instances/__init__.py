@@ -1,0 +1,1 @@
+"""Generators, dataset registry, readers and writers."""

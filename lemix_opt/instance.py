@@ -1,0 +1,173 @@
+"""One scheduling problem: cluster, workload, predicted costs and rules, frozen and validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.checks import FloatArray, IntArray, arrays_equal, choice, floats, whole
+from lemix_opt.cluster import Cluster
+from lemix_opt.costs import Costs
+from lemix_opt.errors import FieldError, InfeasibleError
+from lemix_opt.workload import Workload
+
+RELEASE_MODES = ("async", "sync", "open")
+PIPELINES = ("plain", "gpipe", "1f1b")
+GPU_ORDERS = ("reserve", "backward_first", "fifo", "task_id")
+GPU_SHARINGS = ("exclusive", "reference_threads")
+MEMORY_RULES = ("reserve", "reference_threshold")
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """Cluster, workload, predicted costs and the rules of execution.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Nodes and their memory.
+    workload : Workload
+        Tasks in columns.
+    costs : Costs
+        Predicted seconds and bytes, for every node class of the cluster.
+    release_mode : {"async", "sync", "open"}, default "async"
+        When the next training task is released: after the previous one's first-stage forward
+        (A-PP), after its last backward (S-PP), or at its own time.
+    pipeline : {"plain", "gpipe", "1f1b"}, default "plain"
+        Order of micro-batches within a training task.
+    micro_batches : int, default 1
+        Micro-batches per training task.
+    gpu_order : {"reserve", "backward_first", "fifo", "task_id"}, default "reserve"
+        Which ready operation a GPU takes next.
+    gpu_sharing : {"exclusive", "reference_threads"}, default "exclusive"
+        Whether a GPU runs one operation at a time.
+    memory_rule : {"reserve", "reference_threshold"}, default "reserve"
+        When a forward may take its memory.
+    memory_fraction : float, default 1.0
+        Share of every GPU's memory that may be used.
+    fifo : bool, default False
+        Whether all stages of a node start forwards in one order.
+    tick_s : float, default 0.001
+        Seconds of a solver tick.
+    slo_unit_s : float, optional
+        Seconds of one SLO unit. Computed when omitted: mean over inference tasks of Σ_s forward_s
+        on node class 0 (NaN when there is none). Windows keep the unit of their whole run.
+
+    Raises
+    ------
+    FieldError
+        If fields do not fit together.
+    InfeasibleError
+        If a task fits on no node.
+    """
+
+    cluster: Cluster
+    workload: Workload
+    costs: Costs
+    release_mode: str = "async"
+    pipeline: str = "plain"
+    micro_batches: int = 1
+    gpu_order: str = "reserve"
+    gpu_sharing: str = "exclusive"
+    memory_rule: str = "reserve"
+    memory_fraction: float = 1.0
+    fifo: bool = False
+    tick_s: float = 0.001
+    slo_unit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        choice("release_mode", self.release_mode, RELEASE_MODES)
+        choice("pipeline", self.pipeline, PIPELINES)
+        choice("gpu_order", self.gpu_order, GPU_ORDERS)
+        choice("gpu_sharing", self.gpu_sharing, GPU_SHARINGS)
+        choice("memory_rule", self.memory_rule, MEMORY_RULES)
+        put: dict[str, Any] = {
+            "micro_batches": whole("micro_batches", self.micro_batches, minimum=1),
+            "memory_fraction": float(
+                floats("memory_fraction", self.memory_fraction, (), above=0, maximum=1)
+            ),
+            "tick_s": float(floats("tick_s", self.tick_s, (), above=0)),
+        }
+        if self.micro_batches > 1 and self.pipeline == "plain":
+            raise FieldError(
+                f"{self.micro_batches} micro-batches under pipeline 'plain'",
+                where="micro_batches",
+                expected="1, or pipeline 'gpipe' or '1f1b'",
+            )
+        if not isinstance(self.fifo, bool):
+            raise FieldError(f"{self.fifo!r}", where="fifo", expected="True or False")
+        wanted = (self.cluster.classes, self.workload.tasks, self.cluster.stages)
+        found = (self.costs.classes, self.costs.tasks, self.costs.stages)
+        if found[1:] != wanted[1:] or found[0] < wanted[0]:
+            raise FieldError(
+                f"(classes, tasks, stages) = {found}",
+                where="costs",
+                expected=f"{wanted} as in cluster and workload",
+            )
+        if self.slo_unit_s is None:
+            inference = self.workload.is_inference
+            work = self.costs.forward_s[0][inference].sum(axis=1)
+            put["slo_unit_s"] = float(work.mean()) if work.size else float("nan")
+        elif not np.isnan(self.slo_unit_s):
+            put["slo_unit_s"] = float(floats("slo_unit_s", self.slo_unit_s, (), above=0))
+        for name, value in put.items():
+            object.__setattr__(self, name, value)
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        fits = self.fits()
+        homeless = np.flatnonzero(~fits.any(axis=1))
+        if homeless.size:
+            task = int(homeless[0])
+            need = self.costs.held_bytes[self.cluster.node_class, task] + self.resident_bytes
+            over = need - self.capacity_bytes
+            node = int(np.argmin(over.max(axis=1)))
+            stage = int(np.argmax(over[node]))
+            raise InfeasibleError(
+                f"task {task} fits on no node: it needs {need[node, stage] / 2**30:.2f} GiB "
+                f"(resident included) on stage {stage} of node {node}",
+                where=f"held_bytes[:, {task}, :]",
+                expected=f"at most {self.capacity_bytes[node, stage] / 2**30:.2f} GiB",
+                hint="Use larger GPUs, more stages, shorter tasks or a larger memory_fraction",
+            )
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks T."""
+        return self.workload.tasks
+
+    @property
+    def capacity_bytes(self) -> FloatArray:
+        """Usable bytes of every GPU, shape (N, S)."""
+        return self.memory_fraction * self.cluster.memory_bytes
+
+    @property
+    def resident_bytes(self) -> FloatArray:
+        """Resident bytes of every GPU, shape (N, S)."""
+        return self.costs.resident_bytes[self.cluster.node_class]
+
+    def fits(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether a task fits alone on a node, shape (T, N)."""
+        room = self.capacity_bytes - self.resident_bytes
+        held = self.costs.held_bytes[self.cluster.node_class]
+        fits: np.ndarray[Any, np.dtype[np.bool_]] = (held <= room[:, None, :]).all(axis=2).T
+        return fits
+
+    def with_costs(self, costs: Costs) -> Instance:
+        """Return the same problem under other costs; the SLO unit stays."""
+        return replace(self, costs=costs)
+
+    def window(self, tasks: IntArray, *, shift_s: float = 0.0) -> Instance:
+        """Return the problem of some tasks, released `shift_s` earlier; the SLO unit stays."""
+        return replace(
+            self,
+            workload=self.workload.take(tasks, shift_s=shift_s),
+            costs=self.costs.take(tasks),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return arrays_equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]

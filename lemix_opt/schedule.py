@@ -1,0 +1,157 @@
+"""The answer: node of every task, start and end of every operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats, integers
+from lemix_opt.errors import FieldError
+
+FORWARD, BACKWARD, UPDATE = 0, 1, 2
+PHASES = ("forward", "backward", "update")
+END_STATES = ("done", "deferred", "dropped", "unfinished")
+DONE, DEFERRED, DROPPED, UNFINISHED = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Operations:
+    """One row per executed operation; all columns have shape (R,).
+
+    Parameters
+    ----------
+    task, phase, stage, micro_batch, node : array_like of int
+        Phase is 0 forward, 1 backward, 2 update.
+    start_s, end_s : array_like
+        Seconds; an end is never before its start.
+    """
+
+    task: IntArray
+    phase: IntArray
+    stage: IntArray
+    micro_batch: IntArray
+    node: IntArray
+    start_s: FloatArray
+    end_s: FloatArray
+
+    def __post_init__(self) -> None:
+        task = integers("operations.task", self.task, minimum=0)
+        if task.ndim != 1:
+            raise FieldError(
+                f"shape {task.shape}", where="operations.task", expected="one dimension"
+            )
+        shape = task.shape
+        start = floats("operations.start_s", self.start_s, shape, minimum=0)
+        checked: dict[str, IntArray | FloatArray] = {
+            "task": task,
+            "phase": integers("operations.phase", self.phase, shape, minimum=0, maximum=2),
+            "stage": integers("operations.stage", self.stage, shape, minimum=0),
+            "micro_batch": integers("operations.micro_batch", self.micro_batch, shape, minimum=0),
+            "node": integers("operations.node", self.node, shape, minimum=0),
+            "start_s": start,
+            "end_s": floats("operations.end_s", self.end_s, shape, minimum=0),
+        }
+        for name, array in checked.items():
+            object.__setattr__(self, name, array)
+        back = np.flatnonzero(self.end_s < start)
+        if back.size:
+            row = int(back[0])
+            raise FieldError(
+                f"end {self.end_s[row]:g} s",
+                where=f"operations.end_s[{row}]",
+                expected=f"at least its start, {start[row]:g} s",
+            )
+
+    @property
+    def rows(self) -> int:
+        """Number of operations R."""
+        return int(self.task.shape[0])
+
+    def take(self, rows: IntArray) -> Operations:
+        """Return the given rows, in that order."""
+        return Operations(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def sorted(self) -> Operations:
+        """Return the rows in the canonical order: task, phase, stage, micro-batch."""
+        order = np.lexsort((self.micro_batch, self.stage, self.phase, self.task))
+        return self.take(order)
+
+    def __eq__(self, other: object) -> bool:
+        return arrays_equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Placement and times of all tasks.
+
+    Parameters
+    ----------
+    node : array_like of int, shape (T,)
+        Node of every task, −1 for one that was never placed.
+    operations : Operations
+        Every executed operation, in the canonical order of `Operations.sorted`.
+    end_state : array_like of int, shape (T,)
+        0 done, 1 deferred, 2 dropped, 3 unfinished.
+    release_s : array_like, shape (T,)
+        Effective release: own release or closed-loop event, whichever is later; infinity for a
+        task that was never released.
+    out_of_memory : tuple of (task, stage, node, time_s), default ()
+        Events in which a task could not get its memory and was dropped.
+    """
+
+    node: IntArray
+    operations: Operations
+    end_state: IntArray
+    release_s: FloatArray
+    out_of_memory: tuple[tuple[int, int, int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        node = integers("node", self.node, minimum=-1)
+        if node.ndim != 1:
+            raise FieldError(f"shape {node.shape}", where="node", expected="one dimension")
+        shape = node.shape
+        object.__setattr__(self, "node", node)
+        object.__setattr__(
+            self, "end_state", integers("end_state", self.end_state, shape, minimum=0, maximum=3)
+        )
+        object.__setattr__(
+            self, "release_s", floats("release_s", self.release_s, shape, minimum=0, infinite=True)
+        )
+        if self.operations.rows and int(self.operations.task.max()) >= node.shape[0]:
+            raise FieldError(
+                f"task {int(self.operations.task.max())}",
+                where="operations.task",
+                expected=f"ids below {node.shape[0]}",
+            )
+        object.__setattr__(self, "operations", self.operations.sorted())
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks T."""
+        return int(self.node.shape[0])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task is done."""
+        return bool(np.all(self.end_state == DONE))
+
+    def start_s(self) -> FloatArray:
+        """First start of every task, shape (T,); infinity where nothing ran."""
+        first = np.full(self.tasks, np.inf)
+        np.minimum.at(first, self.operations.task, self.operations.start_s)
+        return first
+
+    def end_s(self) -> FloatArray:
+        """Last end of every done task, shape (T,); infinity for the others."""
+        last = np.full(self.tasks, -np.inf)
+        np.maximum.at(last, self.operations.task, self.operations.end_s)
+        last[self.end_state != DONE] = np.inf
+        return last
+
+    def __eq__(self, other: object) -> bool:
+        return arrays_equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]

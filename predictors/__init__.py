@@ -1,0 +1,1 @@
+"""Time and memory models, calibrations, and costs for an instance."""

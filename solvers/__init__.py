@@ -1,0 +1,1 @@
+"""Solvers, bounds and online policies behind one registry."""
