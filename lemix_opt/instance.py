@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray, IntArray, arrays_equal, choice, floats, whole
+from lemix_opt.checks import BoolArray, FloatArray, IntArray, arrays_equal, choice, floats, whole
 from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError, InfeasibleError
@@ -148,12 +148,11 @@ class Instance:
         """Resident bytes of every GPU, shape (N, S)."""
         return self.costs.resident_bytes[self.cluster.node_class]
 
-    def fits(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def fits(self) -> BoolArray:
         """Whether a task fits alone on a node, shape (T, N)."""
         room = self.capacity_bytes - self.resident_bytes
         held = self.costs.held_bytes[self.cluster.node_class]
-        fits: np.ndarray[Any, np.dtype[np.bool_]] = (held <= room[:, None, :]).all(axis=2).T
-        return fits
+        return np.asarray((held <= room[:, None, :]).all(axis=2).T)
 
     def with_costs(self, costs: Costs) -> Instance:
         """Return the same problem under other costs; the SLO unit stays."""

@@ -83,12 +83,12 @@ class Workload:
     @property
     def is_training(self) -> BoolArray:
         """Mask of training tasks, shape (T,)."""
-        return self.kind == TRAINING
+        return np.equal(self.kind, TRAINING)
 
     @property
     def is_inference(self) -> BoolArray:
         """Mask of inference tasks, shape (T,)."""
-        return self.kind == INFERENCE
+        return np.equal(self.kind, INFERENCE)
 
     def take(self, tasks: IntArray, *, shift_s: float = 0.0) -> Workload:
         """Return the tasks with the given ids, in that order, released `shift_s` earlier."""
