@@ -108,9 +108,8 @@ def test_a_forward_that_waits_for_memory_holds_the_queue_only_under_fifo(
 
 
 def test_the_fifo_option_keeps_one_order_on_all_stages() -> None:
-    forward = np.ones((1, 3, 2))
-    held = np.array([[[1.0, 2.0], [1.0, 9.0], [1.0, 1.0]]])
-    rules: dict[str, Any] = {"forward": forward, "held": held, "backward": 4.0}
+    held = np.array([[[1.0, 2.0, 1.0], [1.0, 9.0, 1.0], [1.0, 1.0, 1.0]]])
+    rules: dict[str, Any] = {"held": held, "forward": 1.0, "stages": 3}
     base = build([1, 0, 0], [0.0] * 3, gpu_order="backward_first", **rules)
     fifo = build([1, 0, 0], [0.0] * 3, gpu_order="backward_first", fifo=True, **rules)
     for instance, in_order in ((base, False), (fifo, True)):
