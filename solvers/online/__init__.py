@@ -1,0 +1,1 @@
+"""Online policies: LeMix as published, LeMix as the paper means it, and baselines."""
