@@ -1,0 +1,185 @@
+"""The value of a schedule: objective terms and the metrics it is compared by."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.checks import FloatArray
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.result import Value
+from lemix_opt.schedule import DEFERRED, DONE, DROPPED, UNFINISHED, Schedule
+
+
+def response_s(instance: Instance, schedule: Schedule) -> FloatArray:
+    """Seconds from a task's own release to its last end, shape (T,); infinity if not done."""
+    return np.asarray(schedule.end_s() - instance.workload.release_s)
+
+
+def _node_spans(instance: Instance, schedule: Schedule) -> FloatArray:
+    """Seconds from first start to last end on every node, shape (N,); 0 for unused ones."""
+    nodes = instance.cluster.nodes
+    first, last = np.full(nodes, np.inf), np.full(nodes, -np.inf)
+    rows = schedule.operations
+    np.minimum.at(first, rows.node, rows.start_s)
+    np.maximum.at(last, rows.node, rows.end_s)
+    used = np.isfinite(first)
+    return np.where(used, np.where(used, last, 0.0) - np.where(used, first, 0.0), 0.0)
+
+
+def objective_value(instance: Instance, schedule: Schedule, objective: Objective) -> Value:
+    """Return the objective in seconds; infinite when a task is not done.
+
+    Parameters
+    ----------
+    instance : Instance
+        Releases, weights and SLOs.
+    schedule : Schedule
+        What is valued, by its own times.
+    objective : Objective
+        Terms and weights.
+
+    Returns
+    -------
+    float or tuple of float
+        A tuple, one value per level, for lexicographic objectives.
+    """
+    rows = schedule.operations
+    work = instance.workload
+    if schedule.complete:
+        response = response_s(instance, schedule)
+        weighted = work.weight * response
+        spans = _node_spans(instance, schedule)
+        late = work.is_inference & (response > work.slo_s + 1e-9)
+        busy = float(np.sum(rows.end_s - rows.start_s))
+        terms = {
+            "makespan": float(rows.end_s.max()) if rows.rows else 0.0,
+            "inference_response": float(weighted[work.is_inference].sum()),
+            "training_response": float(weighted[work.is_training].sum()),
+            "late": float(work.weight[late].sum()),
+            "idle": float(instance.cluster.stages * spans.sum() - busy),
+            "node_time": float(spans.sum()),
+        }
+        levels = tuple(
+            sum((objective.weights[name] * terms[name] for name in level), 0.0)
+            for level in objective.levels
+        )
+    else:
+        levels = (float("inf"),) * len(objective.levels)
+    return levels if objective.lexicographic else levels[0]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Metrics of one schedule; times in seconds, shares between 0 and 1.
+
+    Percentiles are over all inference requests, an unfinished one counting as infinite; shares
+    and attainments divide by all arrivals.
+    """
+
+    tasks: int
+    inference_done: int
+    training_done: int
+    deferred: int
+    dropped: int
+    unfinished: int
+    makespan_s: float
+    response_mean_completed_s: float
+    response_p50_s: float
+    response_p95_s: float
+    response_p99_s: float
+    slo_unit_s: float
+    slo_attainment_1x: float
+    slo_attainment_5x: float
+    slo_attainment_10x: float
+    slo_attainable_5x: float
+    throughput_per_s: float
+    throughput_per_node_s: float
+    bubble_rate: float
+    bubble_rate_reference: float
+    nodes_used: int
+    nodes_effective: float
+    out_of_memory_events: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the metrics by name."""
+        return asdict(self)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
+
+
+def evaluate(instance: Instance, schedule: Schedule) -> Score:
+    """Compute the metrics that apply without decoding.
+
+    Parameters
+    ----------
+    instance : Instance
+        Releases, SLO unit and predicted costs.
+    schedule : Schedule
+        What is scored, by its own times.
+
+    Returns
+    -------
+    Score
+        NaN where a metric has nothing to divide by.
+    """
+    work, rows = instance.workload, schedule.operations
+    inference = work.is_inference
+    response = response_s(instance, schedule)[inference]
+    completed = response[np.isfinite(response)]
+    unit = float("nan") if instance.slo_unit_s is None else instance.slo_unit_s
+    spans = _node_spans(instance, schedule)
+    stages, nodes = instance.cluster.stages, instance.cluster.nodes
+    busy = float(np.sum(rows.end_s - rows.start_s))
+    gpu = rows.node * stages + rows.stage
+    first, last = np.full(nodes * stages, np.inf), np.full(nodes * stages, -np.inf)
+    np.minimum.at(first, gpu, rows.start_s)
+    np.maximum.at(last, gpu, rows.end_s)
+    ran = np.isfinite(first)
+    own_span = float(np.sum(last[ran] - first[ran]))
+    classes = np.unique(instance.cluster.node_class)
+    costs = instance.costs
+    alone = (costs.forward_s.sum(axis=2) + costs.hop_s.sum(axis=2))[classes].min(axis=0)[inference]
+    done = schedule.end_state == DONE
+    placed = np.bincount(schedule.node[schedule.node >= 0], minlength=nodes).astype(float)
+    makespan = float(rows.end_s.max()) if rows.rows else 0.0
+    wall = makespan - float(rows.start_s.min()) if rows.rows else 0.0
+
+    def percentile(q: float) -> float:
+        if not response.size:
+            return float("nan")
+        return float(np.percentile(response, q, method="higher"))
+
+    def attained(times: FloatArray, factor: float) -> float:
+        return float(np.mean(times <= factor * unit + 1e-9)) if times.size else float("nan")
+
+    return Score(
+        tasks=instance.tasks,
+        inference_done=int(np.sum(done & inference)),
+        training_done=int(np.sum(done & ~inference)),
+        deferred=int(np.sum(schedule.end_state == DEFERRED)),
+        dropped=int(np.sum(schedule.end_state == DROPPED)),
+        unfinished=int(np.sum(schedule.end_state == UNFINISHED)),
+        makespan_s=makespan,
+        response_mean_completed_s=float(completed.mean()) if completed.size else float("nan"),
+        response_p50_s=percentile(50),
+        response_p95_s=percentile(95),
+        response_p99_s=percentile(99),
+        slo_unit_s=unit,
+        slo_attainment_1x=attained(response, 1),
+        slo_attainment_5x=attained(response, 5),
+        slo_attainment_10x=attained(response, 10),
+        slo_attainable_5x=attained(alone, 5),
+        throughput_per_s=_ratio(float(done.sum()), wall),
+        throughput_per_node_s=_ratio(float(done.sum()), float(spans.sum())),
+        bubble_rate=1 - _ratio(busy, stages * float(spans.sum())),
+        bubble_rate_reference=1 - _ratio(busy, own_span),
+        nodes_used=int(np.sum(placed > 0)),
+        nodes_effective=_ratio(float(placed.sum()) ** 2, float(np.sum(placed**2))),
+        out_of_memory_events=len(schedule.out_of_memory),
+    )

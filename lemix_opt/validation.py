@@ -1,0 +1,249 @@
+"""An independent check of a schedule against the rules of its instance.
+
+Nothing here is shared with the engine or a solver, so that an error in one shows in the other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lemix_opt.instance import Instance
+from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, UPDATE, Schedule
+
+TOLERANCE_S = 1e-9
+"""Seconds by which two times may differ and still count as equal."""
+
+TOLERANCE_BYTES = 1e-3
+"""Bytes that floating-point sums of gigabytes may be off."""
+
+_Key = tuple[int, int, int]
+_Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule.
+
+    Parameters
+    ----------
+    rule : str
+        Name of the rule.
+    message : str
+        What is wrong, with the values found and expected.
+    task, stage, node : int
+        Where; −1 where it does not apply.
+    time_s : float
+        Moment from which the rule is broken.
+    """
+
+    rule: str
+    message: str
+    task: int = -1
+    stage: int = -1
+    node: int = -1
+    time_s: float = 0.0
+
+
+def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
+    """Check a schedule against every rule of its instance.
+
+    Parameters
+    ----------
+    instance : Instance
+        Rules and costs the schedule claims to follow.
+    schedule : Schedule
+        What is to be checked.
+
+    Returns
+    -------
+    list of Violation
+        Empty when feasible; otherwise the first entry is the first cause: structural faults in
+        order of task, then broken rules in order of time.
+    """
+    if schedule.tasks != instance.tasks:
+        text = f"the schedule has {schedule.tasks} tasks, the instance {instance.tasks}"
+        return [Violation("shape", text)]
+    structural = _structure(instance, schedule)
+    if structural:
+        return structural
+    check = _Check(instance, schedule)
+    check.durations()
+    check.chains()
+    check.releases()
+    check.gpus()
+    check.memory()
+    if instance.fifo:
+        check.one_order()
+    return sorted(check.found, key=lambda v: (v.time_s, v.task, v.stage, v.rule))
+
+
+def _wanted(instance: Instance, task: int, node: int) -> list[tuple[int, int]]:
+    stages = range(instance.cluster.stages)
+    keys = [(FORWARD, s) for s in stages]
+    if instance.workload.is_training[task]:
+        update = instance.costs.update_s[instance.cluster.node_class[node]]
+        keys += [(BACKWARD, s) for s in stages]
+        keys += [(UPDATE, s) for s in stages if update[s] > 0]
+    return keys
+
+
+def _structure(instance: Instance, schedule: Schedule) -> list[Violation]:
+    found = []
+    rows = schedule.operations
+    counts: dict[int, dict[tuple[int, int], int]] = defaultdict(lambda: defaultdict(int))
+    for r in range(rows.rows):
+        task, stage, node = int(rows.task[r]), int(rows.stage[r]), int(rows.node[r])
+        counts[task][int(rows.phase[r]), stage] += 1
+        if node != schedule.node[task]:
+            text = f"task {task} runs stage {stage} on node {node}, not on {schedule.node[task]}"
+            found.append(Violation("one_node", text, task, stage, node, float(rows.start_s[r])))
+    for task in range(instance.tasks):
+        node = int(schedule.node[task])
+        if schedule.end_state[task] != 0:
+            found.append(Violation("not_done", f"task {task} is not done", task, node=node))
+            continue
+        if not 0 <= node < instance.cluster.nodes:
+            text = f"task {task} is on node {node} of {instance.cluster.nodes}"
+            found.append(Violation("node_range", text, task, node=node))
+            continue
+        wanted = _wanted(instance, task, node)
+        for phase, stage in wanted:
+            times = counts[task][phase, stage]
+            if times != 1:
+                text = f"task {task} has {times} {PHASES[phase]} operations on stage {stage}, not 1"
+                found.append(Violation("operations", text, task, stage, node))
+        for phase, stage in set(counts[task]) - set(wanted):
+            text = f"task {task} has a {PHASES[phase]} on stage {stage} that does not belong to it"
+            found.append(Violation("operations", text, task, stage, node))
+    return sorted(found, key=lambda v: (v.task, v.stage, v.rule))
+
+
+class _Check:
+    def __init__(self, instance: Instance, schedule: Schedule) -> None:
+        self.instance = instance
+        self.schedule = schedule
+        self.found: list[Violation] = []
+        o = schedule.operations
+        columns = (o.task, o.phase, o.stage, o.start_s, o.end_s)
+        self.span: dict[_Key, _Span] = {
+            (t, p, s): (b, e) for t, p, s, b, e in zip(*(c.tolist() for c in columns), strict=True)
+        }
+        self.kind = [int(instance.cluster.node_class[n]) for n in schedule.node]
+        self.last = instance.cluster.stages - 1
+
+    def say(self, rule: str, text: str, task: int, stage: int, time_s: float) -> None:
+        node = int(self.schedule.node[task])
+        self.found.append(Violation(rule, text, task, stage, node, time_s))
+
+    def durations(self) -> None:
+        costs = self.instance.costs
+        for (task, phase, stage), (start, end) in self.span.items():
+            k = self.kind[task]
+            wanted = (
+                costs.update_s[k, stage]
+                if phase == UPDATE
+                else (costs.forward_s if phase == FORWARD else costs.backward_s)[k, task, stage]
+            )
+            if abs(end - start - wanted) > TOLERANCE_S:
+                text = f"{PHASES[phase]} of task {task} on stage {stage} takes {end - start:.9g} s"
+                self.say("duration", f"{text}, expected {wanted:.9g} s", task, stage, start)
+
+    def chains(self) -> None:
+        for (task, phase, stage), (start, _) in self.span.items():
+            hop = self.instance.costs.hop_s[self.kind[task], task]
+            if phase == UPDATE:
+                before, wait = (task, BACKWARD, stage), 0.0
+            elif phase == FORWARD:
+                if stage == 0:
+                    continue
+                before, wait = (task, FORWARD, stage - 1), hop[stage - 1]
+            elif stage == self.last:
+                before, wait = (task, FORWARD, stage), 0.0
+            else:
+                before, wait = (task, BACKWARD, stage + 1), hop[stage]
+            ready = self.span[before][1] + wait
+            late = phase == UPDATE and start > ready + TOLERANCE_S
+            if start < ready - TOLERANCE_S or late:
+                text = f"{PHASES[phase]} of task {task} on stage {stage} starts at {start:.9g} s"
+                rule = "update" if phase == UPDATE else "precedence"
+                order = "exactly" if phase == UPDATE else "at least"
+                self.say(rule, f"{text}, expected {order} {ready:.9g} s", task, stage, start)
+
+    def releases(self) -> None:
+        own = self.instance.workload.release_s
+        training = self.instance.workload.is_training
+        mode = self.instance.release_mode
+        previous = None
+        for task in range(self.instance.tasks):
+            due = float(own[task])
+            if training[task] and mode != "open":
+                if previous is not None:
+                    event = (previous, FORWARD if mode == "async" else BACKWARD, 0)
+                    due = max(due, self.span[event][1])
+                previous = task
+            start = self.span[task, FORWARD, 0][0]
+            if start < due - TOLERANCE_S:
+                text = f"task {task} starts at {start:.9g} s, before its release at {due:.9g} s"
+                self.say("release", text, task, 0, start)
+            stored = float(self.schedule.release_s[task])
+            if abs(stored - due) > TOLERANCE_S:
+                text = f"task {task} has the stored release {stored:.9g} s, expected {due:.9g} s"
+                self.say("stored_release", text, task, 0, start)
+
+    def gpus(self) -> None:
+        queues: dict[tuple[int, int], list[tuple[float, float, int, int]]] = defaultdict(list)
+        for (task, phase, stage), (start, end) in self.span.items():
+            queues[int(self.schedule.node[task]), stage].append((start, end, task, phase))
+        for (node, stage), entries in queues.items():
+            entries.sort()
+            ahead = entries[0]
+            for entry in entries[1:]:
+                if entry[0] < ahead[1] - TOLERANCE_S and entry[1] > entry[0]:
+                    text = (
+                        f"stage {stage} of node {node} runs {PHASES[entry[3]]} of task {entry[2]} "
+                        f"from {entry[0]:.9g} s while {PHASES[ahead[3]]} of task {ahead[2]} "
+                        f"lasts until {ahead[1]:.9g} s"
+                    )
+                    self.say("exclusive", text, entry[2], stage, entry[0])
+                if entry[1] > ahead[1]:
+                    ahead = entry
+
+    def memory(self) -> None:
+        """Sum what is held from start to end; what ends within the tolerance is freed first."""
+        changes: dict[tuple[int, int], list[tuple[float, int, float, int]]] = defaultdict(list)
+        training = self.instance.workload.is_training
+        for (task, phase, stage), (start, end) in self.span.items():
+            if phase != FORWARD:
+                continue
+            held = float(self.instance.costs.held_bytes[self.kind[task], task, stage])
+            until = self.span[task, BACKWARD, stage][1] if training[task] else end
+            place = (int(self.schedule.node[task]), stage)
+            changes[place].append((start, 1, held, task))
+            changes[place].append((until - TOLERANCE_S, 0, -held, task))
+        for (node, stage), steps in changes.items():
+            room = float(
+                self.instance.capacity_bytes[node, stage]
+                - self.instance.resident_bytes[node, stage]
+            )
+            used = 0.0
+            for time_s, begins, held, task in sorted(steps):
+                used += held
+                if begins and used > room + TOLERANCE_BYTES:
+                    text = (
+                        f"stage {stage} of node {node} holds {used / 2**20:.3f} MiB for tasks at "
+                        f"{time_s:.9g} s, expected at most {room / 2**20:.3f} MiB"
+                    )
+                    self.say("memory", text, task, stage, time_s)
+
+    def one_order(self) -> None:
+        for node in range(self.instance.cluster.nodes):
+            tasks = [t for t in range(self.instance.tasks) if self.schedule.node[t] == node]
+            order = sorted(tasks, key=lambda t: self.span[t, FORWARD, 0][0])
+            for stage in range(1, self.last + 1):
+                for ahead, task in pairwise(order):
+                    start = self.span[task, FORWARD, stage][0]
+                    if start < self.span[ahead, FORWARD, stage][0] - TOLERANCE_S:
+                        text = f"task {task} overtakes task {ahead} on stage {stage}"
+                        self.say("fifo", text, task, stage, start)
