@@ -12,4 +12,6 @@ POLICIES: Registry[Policy] = Registry(
     "lemix_opt.policies",
     {"lemix-reference": "solvers.online.reference:LemixReference"},
 )
-SOLVERS: Registry[Any] = Registry("solver", "lemix_opt.solvers", {})
+SOLVERS: Registry[Any] = Registry(
+    "solver", "lemix_opt.solvers", {"cpsat": "solvers.exact.cpsat:CpSat"}
+)

@@ -1,0 +1,1 @@
+"""The exact problem as a CP-SAT model."""

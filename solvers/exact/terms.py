@@ -1,0 +1,121 @@
+"""The objective's terms as integer expressions over a model, and back to seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.grid import ticks_down, ticks_up
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.schedule import FORWARD
+from solvers.exact.data import TickData
+from solvers.exact.model import Model
+
+_SCALES = (1, 10, 100, 1000, 10**4, 10**6)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the objective: value in seconds = expression / scale + constant.
+
+    Coefficients that are no whole multiples of 1/scale are rounded down; since every part of the
+    expression is non-negative, its minimum then still bounds the level from below.
+    """
+
+    expression: Any
+    scale: float
+    constant: float
+    whole: bool
+
+    def seconds(self, value: float) -> float:
+        """Return the seconds that a value of the expression stands for."""
+        return value / self.scale + self.constant
+
+
+def levels(
+    instance: Instance, data: TickData, model: Model, objective: Objective, *, bound: bool
+) -> list[Level]:
+    """Return the objective's levels over a model's variables, in order of importance."""
+    return [_level(instance, data, model, objective, names, bound) for names in objective.levels]
+
+
+def _level(
+    instance: Instance,
+    data: TickData,
+    model: Model,
+    objective: Objective,
+    names: tuple[str, ...],
+    bound: bool,
+) -> Level:
+    parts: list[tuple[float, Any]] = []
+    constant = 0.0
+    work, tick = instance.workload, instance.tick_s
+    spans = _spans(instance, data, model) if {"idle", "node_time"} & set(names) else []
+    for name in names:
+        weight = objective.weights[name]
+        if name == "makespan":
+            end = model.cp.new_int_var(0, data.horizon, "makespan")
+            model.cp.add_max_equality(end, [*model.done, 0])
+            parts.append((weight * tick, end))
+        elif name in ("inference_response", "training_response"):
+            mask = work.is_inference if name == "inference_response" else work.is_training
+            for i in np.flatnonzero(mask).tolist():
+                parts.append((weight * float(work.weight[i]) * tick, model.done[i]))
+                constant -= weight * float(work.weight[i]) * float(work.release_s[i])
+        elif name == "late":
+            for i in np.flatnonzero(work.is_inference & np.isfinite(work.slo_s)).tolist():
+                ticks = ticks_up if bound else ticks_down
+                due = int(ticks(work.release_s[i] + work.slo_s[i], tick))
+                late = model.cp.new_bool_var(f"late{i}")
+                model.cp.add(model.done[i] <= due).only_enforce_if(~late)
+                parts.append((weight * float(work.weight[i]), late))
+        elif name == "node_time":
+            parts.extend((weight * tick, span) for span in spans)
+        elif name == "idle":
+            parts.append((weight * tick, _idle(instance, data, model, spans, bound)))
+    fitting = [k / tick for k in _SCALES if _whole(parts, k / tick)]
+    scale = fitting[0] if fitting else _SCALES[-1] / tick
+    terms = [int(np.floor(c * scale + 1e-7)) * v for c, v in parts]
+    return Level(sum(terms) if terms else model.cp.new_constant(0), scale, constant, bool(fitting))
+
+
+def _whole(parts: list[tuple[float, Any]], scale: float) -> bool:
+    return all(abs(c * scale - round(c * scale)) <= 1e-9 * max(1.0, c * scale) for c, _ in parts)
+
+
+def _spans(instance: Instance, data: TickData, model: Model) -> list[Any]:
+    cp, spans = model.cp, []
+    for n in range(instance.cluster.nodes):
+        first = cp.new_int_var(0, data.horizon, f"first{n}")
+        last = cp.new_int_var(0, data.horizon, f"last{n}")
+        span = cp.new_int_var(0, data.horizon, f"span{n}")
+        cp.add(span >= last - first)
+        for i in range(instance.tasks):
+            here = model.on[i][n]
+            cp.add(first <= model.start[i, FORWARD, 0]).only_enforce_if(here)
+            cp.add(last >= model.done[i]).only_enforce_if(here)
+        spans.append(span)
+    return spans
+
+
+def _idle(instance: Instance, data: TickData, model: Model, spans: list[Any], bound: bool) -> Any:
+    kind, training = instance.cluster.node_class, instance.workload.is_training
+    costs = instance.costs
+    # A bound never rounds busy down, so that idle is never overrated.
+    ticks = ticks_up if bound else ticks_down
+    busy = ticks(costs.forward_s, instance.tick_s)[kind].sum(2)
+    extra = ticks(costs.backward_s, instance.tick_s)[kind].sum(2)
+    extra = extra + ticks(costs.update_s, instance.tick_s)[kind].sum(1)[:, None]
+    busy = busy + extra * training[None, :]
+    stages = instance.cluster.stages
+    idle = model.cp.new_int_var(0, stages * instance.cluster.nodes * data.horizon, "idle")
+    used = sum(
+        int(busy[n, i]) * model.on[i][n]
+        for n in range(instance.cluster.nodes)
+        for i in range(instance.tasks)
+    )
+    model.cp.add(idle >= stages * sum(spans) - used)
+    return idle

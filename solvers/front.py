@@ -1,0 +1,168 @@
+"""`solve`: one call in front of every solver and policy."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from lemix_opt.checks import floats, whole
+from lemix_opt.engine import simulate
+from lemix_opt.errors import InfeasibleError, LemixError, unknown
+from lemix_opt.evaluation import objective_value
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.result import Result, Value
+from lemix_opt.schedule import Schedule
+from lemix_opt.validation import validate
+from solvers.registry import POLICIES, SOLVERS
+
+
+class Solver(Protocol):
+    """What a registered solver offers."""
+
+    def solve(
+        self,
+        instance: Instance,
+        objective: Objective,
+        *,
+        time_limit_s: float,
+        deterministic_limit: float | None,
+        seed: int,
+        initial: Schedule | None,
+        on_solution: Callable[[Schedule, Value], None] | None,
+    ) -> Result:
+        """Return the best result found within the limits."""
+        ...
+
+
+def list_solvers() -> list[str]:
+    """Names that `solve` takes: solvers and online policies."""
+    return sorted({*SOLVERS.names(), *POLICIES.names()})
+
+
+def solve(
+    instance: Instance,
+    solver: str = "cpsat",
+    objective: Objective | None = None,
+    time_limit_s: float = 60.0,
+    deterministic_limit: float | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    initial: Schedule | None = None,
+    on_solution: Callable[[Schedule, Value], None] | None = None,
+    **solver_parameters: Any,
+) -> Result:
+    """Solve one instance with the solver or policy of that name.
+
+    Parameters
+    ----------
+    instance : Instance
+        The problem.
+    solver : str, default "cpsat"
+        A name out of `list_solvers`. A policy is simulated on the predicted costs.
+    objective : Objective, default makespan
+        What is minimised.
+    time_limit_s : float, default 60
+        Wall seconds, model building included; policies ignore it.
+    deterministic_limit : float, optional
+        Limit in the solver's own deterministic time units.
+    seed : int, default 0
+        Seed of all randomness.
+    workers : int, default 1
+        Threads of the solver; policies ignore it.
+    initial : Schedule, optional
+        A feasible schedule; the result is never worse.
+    on_solution : callable, optional
+        Called with every better schedule and its value.
+    **solver_parameters
+        Keywords of the solver's or policy's own.
+
+    Returns
+    -------
+    Result
+        Policies report no bound.
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown solver or parameter, naming the nearest known one.
+    InfeasibleError
+        If `initial` breaks a rule; the first violation is named.
+    """
+    objective = Objective(makespan=1.0) if objective is None else objective
+    seed = whole("seed", seed, minimum=0)
+    time_limit_s = float(floats("time_limit_s", time_limit_s, (), above=0, infinite=True))
+    if initial is not None:
+        violations = validate(instance, initial)
+        if violations:
+            raise InfeasibleError(str(violations[0].message), where="initial")
+    if solver in SOLVERS:
+        built: Any = SOLVERS.create(
+            solver, workers=whole("workers", workers, minimum=1), **solver_parameters
+        )
+        found: Result = built.solve(
+            instance,
+            objective,
+            time_limit_s=time_limit_s,
+            deterministic_limit=deterministic_limit,
+            seed=seed,
+            initial=initial,
+            on_solution=on_solution,
+        )
+        return found
+    if solver not in POLICIES:
+        raise unknown("solver", solver, list_solvers())
+    return _simulated(instance, solver, objective, seed, initial, on_solution, solver_parameters)
+
+
+def _simulated(
+    instance: Instance,
+    name: str,
+    objective: Objective,
+    seed: int,
+    initial: Schedule | None,
+    on_solution: Callable[[Schedule, Value], None] | None,
+    parameters: dict[str, Any],
+) -> Result:
+    begin = time.perf_counter()
+    schedule = simulate(instance, POLICIES.create(name, **parameters), seed=seed)
+    value = objective_value(instance, schedule, objective)
+    explanation = ""
+    if initial is not None:
+        start_value = objective_value(instance, initial, objective)
+        if _less(start_value, value):
+            schedule, value, explanation = initial, start_value, "the initial schedule is better"
+    violations = validate(instance, schedule)
+    if violations:
+        explanation = f"outside the exact model: {violations[0].message}"
+    if on_solution is not None:
+        on_solution(schedule, value)
+    runtime = time.perf_counter() - begin
+    known = _finite(value)
+    return Result(
+        status="feasible" if known and not violations else "unknown",
+        schedule=schedule,
+        objective=value,
+        lower_bound=None,
+        gap=None,
+        trajectory=((runtime, value if isinstance(value, float) else None, None),),
+        runtime_s=runtime,
+        solver=name,
+        seed=seed,
+        parameters=parameters,
+        explanation=explanation,
+    )
+
+
+def _finite(value: Value) -> bool:
+    return all(map(math.isfinite, value)) if isinstance(value, tuple) else math.isfinite(value)
+
+
+def _less(left: Value, right: Value) -> bool:
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return left < right
+    if isinstance(left, float) and isinstance(right, float):
+        return left < right
+    raise LemixError("objective values of different forms cannot be compared")

@@ -1,0 +1,155 @@
+"""CP-SAT against brute force, published optima and every policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from brute_force import optimum
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import instances
+
+from lemix_opt import Cluster, Costs, Instance, Objective, Workload
+from lemix_opt.errors import UnknownNameError, UnsupportedError
+from lemix_opt.evaluation import objective_value
+from lemix_opt.validation import validate
+from solvers import solve
+
+REGULAR = Objective(makespan=1, inference_response=2, training_response=1, late_penalty_s=3)
+
+
+def regular_value(instance: Instance, ends: list[float]) -> float:
+    work = instance.workload
+    total = max(ends, default=0.0)
+    for i, end in enumerate(ends):
+        response = end - work.release_s[i]
+        total += work.weight[i] * response * (1 if work.kind[i] else 2)
+        if not work.kind[i] and response > work.slo_s[i] + 1e-9:
+            total += 3 * work.weight[i]
+    return float(total)
+
+
+def tiny(draw_seed: int, mode: str, fifo: bool) -> Instance:
+    rng = np.random.default_rng(draw_seed)
+    nodes, stages, tasks = int(rng.integers(1, 3)), int(rng.integers(1, 3)), int(rng.integers(1, 4))
+    kind = rng.integers(0, 2, tasks)
+    while (kind + 1).sum() * stages > 7:
+        tasks -= 1
+        kind = kind[:tasks]
+    shape = (1, tasks, stages)
+    costs = Costs(
+        rng.integers(1, 4, shape),
+        rng.integers(1, 4, shape),
+        rng.integers(0, 4, shape) * 2.0**20,
+        0.0,
+        rng.integers(0, 2, (1, stages)),
+        rng.integers(0, 2, (1, tasks, stages - 1)),
+    )
+    workload = Workload(
+        kind,
+        np.sort(rng.integers(0, 4, tasks)),
+        1,
+        8,
+        weight=rng.integers(1, 4, tasks),
+        slo_s=rng.integers(2, 9, tasks),
+    )
+    cluster = Cluster(nodes, stages, 4 * 2.0**20)
+    return Instance(cluster, workload, costs, release_mode=mode, fifo=fifo, tick_s=1.0)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["async", "sync", "open"]), st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_the_optimum_is_that_of_brute_force(seed: int, mode: str, fifo: bool) -> None:
+    instance = tiny(seed, mode, fifo)
+    result = solve(instance, "cpsat", REGULAR, time_limit_s=30)
+    assert result.status == "optimal"
+    assert result.schedule is not None
+    assert validate(instance, result.schedule) == []
+    wanted = optimum(instance, lambda ends: regular_value(instance, ends))
+    assert result.objective == pytest.approx(wanted, abs=1e-6)
+
+
+@given(
+    instances(max_tasks=4),
+    st.sampled_from([REGULAR, Objective(idle=1), Objective(node_time=1, makespan=0.3)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_bound_and_optimum_lie_below_every_policy_also_off_the_grid(
+    instance: Instance, objective: Objective
+) -> None:
+    by_policy = solve(instance, "lemix-reference", objective)
+    assume(by_policy.schedule is not None and not validate(instance, by_policy.schedule))
+    result = solve(instance, "cpsat", objective, time_limit_s=3, initial=by_policy.schedule)
+    assert result.schedule is not None
+    assert validate(instance, result.schedule) == []
+    assert isinstance(result.objective, float)
+    assert isinstance(by_policy.objective, float)
+    assert isinstance(result.lower_bound, float)
+    assert result.lower_bound <= result.objective + 1e-9
+    assert result.objective <= by_policy.objective + 1e-9
+
+
+def flow_shop(durations: list[list[int]]) -> Instance:
+    forward = np.array(durations, dtype=float)[None]
+    tasks, stages = forward.shape[1:]
+    workload = Workload([0] * tasks, [0.0] * tasks, 1, 8)
+    costs = Costs(forward, 0.0, 0.0, 0.0)
+    return Instance(Cluster(1, stages, 1.0), workload, costs, fifo=True, tick_s=1.0)
+
+
+def test_johnsons_rule_gives_the_optimum_of_two_machines() -> None:
+    jobs = [[5, 2], [1, 6], [9, 7], [3, 8], [10, 4]]
+    order = sorted((j for j in jobs if j[0] < j[1]), key=lambda j: j[0])
+    order += sorted((j for j in jobs if j[0] >= j[1]), key=lambda j: -j[1])
+    first = second = 0
+    for a, b in order:
+        first += a
+        second = max(first, second) + b
+    result = solve(flow_shop(jobs), time_limit_s=30)
+    assert (result.status, result.objective) == ("optimal", float(second))
+
+
+def test_lexicographic_levels_are_proven_in_order() -> None:
+    instance = tiny(7, "async", False)
+    weighted = solve(instance, "cpsat", Objective(makespan=1, inference_response=1))
+    strict = Objective(
+        makespan=1, inference_response=1, lexicographic=("makespan", "inference_response")
+    )
+    result = solve(instance, "cpsat", strict)
+    least = solve(instance, "cpsat", Objective(makespan=1))
+    assert result.level_status == ("optimal", "optimal")
+    assert isinstance(result.objective, tuple)
+    assert result.objective[0] == least.objective
+    assert isinstance(weighted.objective, float)
+    assert sum(result.objective) >= weighted.objective - 1e-9
+
+
+def test_no_tasks_and_horizons_beyond_the_grid() -> None:
+    instance = flow_shop([[1, 1]])
+    empty = solve(instance.window(np.array([], dtype=int)), time_limit_s=5)
+    assert (empty.status, empty.objective) == ("optimal", 0.0)
+    with pytest.raises(UnsupportedError, match="horizon"):
+        solve(flow_shop([[2**51, 1]]))
+
+
+def test_unknown_solvers_and_parameters_name_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'cpsat'"):
+        solve(flow_shop([[1, 1]]), "cpsatt")
+    with pytest.raises(UnknownNameError, match="alpha"):
+        solve(flow_shop([[1, 1]]), "lemix-reference", alfa=1)
+
+
+def test_a_coarse_tick_never_gives_a_false_bound() -> None:
+    fine = flow_shop([[3, 5], [4, 1], [2, 2]])
+    truth = solve(fine, time_limit_s=10)
+    coarse = replace(fine, tick_s=2.0)
+    result = solve(coarse, time_limit_s=10)
+    assert result.schedule is not None
+    assert objective_value(fine, result.schedule, Objective(makespan=1)) == result.objective
+    assert isinstance(result.lower_bound, float)
+    assert isinstance(truth.objective, float)
+    assert isinstance(result.objective, float)
+    assert result.lower_bound <= truth.objective <= result.objective
+    assert result.rounding_gap is not None
