@@ -10,7 +10,15 @@ from lemix_opt.registry import Registry
 POLICIES: Registry[Policy] = Registry(
     "policy",
     "lemix_opt.policies",
-    {"lemix-reference": "solvers.online.reference:LemixReference"},
+    {
+        "jsq": "solvers.online.baselines:ShortestQueue",
+        "least-work-left": "solvers.online.baselines:LeastWork",
+        "lemix-reference": "solvers.online.reference:LemixReference",
+        "mix-luf": "solvers.online.baselines:LeastUtilised",
+        "mix-rr": "solvers.online.baselines:RoundRobin",
+        "random": "solvers.online.baselines:Random",
+        "separate": "solvers.online.baselines:Separate",
+    },
 )
 SOLVERS: Registry[Any] = Registry(
     "solver", "lemix_opt.solvers", {"cpsat": "solvers.exact.cpsat:CpSat"}

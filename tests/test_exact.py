@@ -153,3 +153,12 @@ def test_a_coarse_tick_never_gives_a_false_bound() -> None:
     assert isinstance(result.objective, float)
     assert result.lower_bound <= truth.objective <= result.objective
     assert result.rounding_gap is not None
+
+
+def test_rounding_that_leaves_no_schedule_is_not_called_infeasible() -> None:
+    costs = Costs(np.ones((1, 1, 1)), 0.0, 3.0, 0.0)
+    bytes_only = Instance(Cluster(1, 1, 5.0), Workload([0], [0.0], 1, 8), costs)
+    result = solve(bytes_only, time_limit_s=5)
+    assert result.status == "unknown"
+    assert "MiB" in result.explanation
+    assert result.lower_bound == pytest.approx(1.0)

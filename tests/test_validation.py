@@ -17,6 +17,8 @@ from lemix_opt.evaluation import evaluate, objective_value
 from lemix_opt.policy import FixedAssignment
 from lemix_opt.validation import validate
 
+MIB = 2.0**20
+
 
 @given(instances(), st.integers(0, 2**32 - 1))
 @settings(max_examples=300, deadline=None)
@@ -36,9 +38,9 @@ def test_every_schedule_of_the_engine_is_feasible_and_complete(
 
 def valid() -> tuple[Instance, Schedule]:
     shape = (1, 3, 2)
-    costs = Costs(np.full(shape, 1.0), np.full(shape, 2.0), np.full(shape, 3.0), 1.0, 0.5, 0.25)
+    costs = Costs(np.full(shape, 1.0), np.full(shape, 2.0), np.full(shape, 3 * MIB), MIB, 0.5, 0.25)
     workload = Workload([1, 1, 0], [0.0, 0.0, 0.0], 1, 8)
-    instance = Instance(Cluster(2, 2, 8.0), workload, costs)
+    instance = Instance(Cluster(2, 2, 8 * MIB), workload, costs)
     schedule = simulate(instance, FixedAssignment((0, 1, 0)))
     assert validate(instance, schedule) == []
     return instance, schedule

@@ -83,6 +83,7 @@ class _Run:
         self.trajectory: list[tuple[float, float | None, float | None]] = []
         self.note = ""
         self.schedule_proven = False
+        self.impossible = False
 
     def offer(self, schedule: Schedule) -> None:
         """Keep a schedule if it is better than all before."""
@@ -110,7 +111,10 @@ class _Run:
             cp_solver = self._cp_solver(left)
             status = self._search(cp_solver, model, level, bound)
             if status == cp_model.INFEASIBLE:
-                self.note = "the model has no solution"
+                self.impossible = data.exact or bound
+                self.note = "no schedule exists"
+                if not self.impossible:
+                    self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
                 break
             if status in _PROVEN or status == cp_model.UNKNOWN:
                 found[depth] = level.seconds(cp_solver.best_objective_bound)
@@ -193,7 +197,7 @@ class _Run:
         status = "unknown" if not values else "feasible"
         if states and all(state == "optimal" for state in states):
             status = "optimal"
-        if not values and self.note == "the model has no solution":
+        if not values and self.impossible:
             status = "infeasible"
         low_value: Value | None = None
         shown = floor if values else list(bounds)

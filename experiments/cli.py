@@ -1,0 +1,128 @@
+"""The `lemix` command: arguments in, tables or JSON out, exit codes 0, 1 and 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lemix_opt.errors import InfeasibleError, LemixError
+
+app = typer.Typer(
+    name="lemix",
+    help="Schedule LLM inference and training together on GPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+InstancePath = Annotated[Path, typer.Argument(help="Instance file (.json or .json.gz).")]
+Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
+
+
+def _show(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(values, indent=2, allow_nan=True, default=str))
+        return
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        typer.echo(f"{name:{width}s}  {value}")
+
+
+@app.command()
+def versions(as_json: Json = False) -> None:
+    """Versions of everything results depend on, and where the rooms come from."""
+    from lemix_opt.result import versions as found
+    from lemix_opt.rooms import HOME, ROOMS, shadows
+
+    rooms = {f"room {room}": str(HOME / room) for room in ROOMS}
+    hidden = {f"hidden {s.room}": f"{s.theirs} hides {s.ours}" for s in shadows()}
+    _show({**found(), **rooms, **hidden}, as_json)
+
+
+@app.command()
+def solvers(as_json: Json = False) -> None:
+    """Solvers and policies with the parameters they take."""
+    from solvers.registry import POLICIES, SOLVERS
+
+    _show(
+        {
+            f"{registry.kind} {name}": ", ".join(registry.parameters(name)) or "no parameters"
+            for registry in (SOLVERS, POLICIES)
+            for name in registry
+        },
+        as_json,
+    )
+
+
+@app.command()
+def solve(
+    path: InstancePath,
+    solver: Annotated[str, typer.Option(help="Name out of 'lemix solvers'.")] = "cpsat",
+    makespan: Annotated[float, typer.Option(help="Weight of the makespan.")] = 1.0,
+    inference_response: Annotated[float, typer.Option(help="Weight of responses.")] = 0.0,
+    training_response: Annotated[float, typer.Option(help="Weight of responses.")] = 0.0,
+    late_penalty: Annotated[float, typer.Option(help="Seconds per late request.")] = 0.0,
+    time_limit: Annotated[float, typer.Option(help="Wall seconds.")] = 60.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Solve one instance; exit code 1 when it is infeasible or nothing was found."""
+    import instances
+    from lemix_opt.objective import Objective
+    from solvers import solve as run
+
+    objective = Objective(
+        makespan=makespan,
+        inference_response=inference_response,
+        training_response=training_response,
+        late_penalty_s=late_penalty,
+    )
+    result = run(
+        instances.read(path), solver, objective=objective, time_limit_s=time_limit, seed=seed
+    )
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2, default=str))
+    else:
+        typer.echo(str(result))
+    if result.status in ("infeasible", "unknown"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    path: InstancePath,
+    policy: Annotated[str, typer.Option(help="Name out of 'lemix solvers'.")] = "jsq",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a policy on an instance and print its score; exit code 1 on violations."""
+    import instances
+    from lemix_opt.engine import simulate as run
+    from lemix_opt.evaluation import evaluate
+    from lemix_opt.validation import validate
+    from solvers.registry import POLICIES
+
+    instance = instances.read(path)
+    schedule = run(instance, POLICIES.create(policy), seed=seed)
+    violations = validate(instance, schedule)
+    score: dict[str, Any] = dict(evaluate(instance, schedule).as_dict())
+    score["violations"] = [str(v.message) for v in violations]
+    _show(score, as_json)
+    if violations:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command; errors of the toolkit become one line and an exit code."""
+    try:
+        app()
+    except InfeasibleError as error:
+        sys.stderr.write(f"lemix: {error}\n")
+        sys.exit(1)
+    except (LemixError, OSError) as error:
+        sys.stderr.write(f"lemix: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,178 @@
+"""Instance files: versioned JSON, gzip by the ending `.gz`."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import tempfile
+import zlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from lemix_opt.cluster import Cluster
+from lemix_opt.costs import Costs
+from lemix_opt.errors import FileFormatError, LemixError, suggest
+from lemix_opt.instance import Instance
+from lemix_opt.workload import Workload
+
+FORMAT = "lemix-opt instance"
+VERSION = 1
+MAX_BYTES = 2**30
+"""Largest content `read` accepts, after decompression."""
+
+_PARTS = {"cluster": Cluster, "workload": Workload, "costs": Costs}
+
+
+def write(instance: Instance, path: str | os.PathLike[str]) -> None:
+    """Write an instance; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    instance : Instance
+        What to write.
+    path : path-like
+        Target; compressed when it ends in ``.gz``.
+    """
+    path = Path(path)
+    plain: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    for field in fields(instance):
+        value = getattr(instance, field.name)
+        if field.name in _PARTS:
+            value = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        plain[field.name] = _plain(value)
+    content = msgspec.json.encode(plain)
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """Return lists and numbers; infinity and NaN, which JSON lacks, become null."""
+    if isinstance(value, np.ndarray):
+        return [_plain(entry) for entry in value.tolist()]
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instance:
+    """Read an instance file.
+
+    Parameters
+    ----------
+    path : path-like
+        A file made by `write`.
+    max_bytes : int, default 2**30
+        Largest content accepted, after decompression.
+
+    Raises
+    ------
+    FileFormatError
+        If the content is no instance file; the message names file and field.
+    LemixError
+        If the instance itself is refused; the message names file and field.
+    """
+    path = Path(path)
+    plain = _decode(path, max_bytes)
+    if plain.get("format") != FORMAT or plain.get("version") != VERSION:
+        raise FileFormatError(
+            f"format {plain.get('format')!r}, version {plain.get('version')!r}",
+            where=str(path),
+            expected=f"{FORMAT!r}, version {VERSION}",
+        )
+    names = [f.name for f in fields(Instance)]
+    _same_keys(path, "top level", plain, [*names, "format", "version"])
+    parts: dict[str, Any] = {}
+    try:
+        for name in names:
+            value = plain[name]
+            kind = _PARTS.get(name)
+            if kind is None:
+                parts[name] = math.nan if name == "slo_unit_s" and value is None else value
+                continue
+            if not isinstance(value, dict):
+                raise FileFormatError(f"{type(value).__name__}", where=name, expected="an object")
+            _same_keys(path, name, value, [f.name for f in fields(kind)])
+            if name == "workload" and isinstance(value["slo_s"], list):
+                value["slo_s"] = [math.inf if v is None else v for v in value["slo_s"]]
+            columns = {
+                key: _shaped(key, entry, plain) if name == "costs" else entry
+                for key, entry in value.items()
+            }
+            parts[name] = kind(**columns)
+        return Instance(**parts)
+    except LemixError as error:
+        if str(path) in str(error):
+            raise
+        where = f"{path}: {error.where}" if error.where else str(path)
+        raise type(error)(
+            error.what, where=where, expected=error.expected, hint=error.hint
+        ) from None
+
+
+def _shaped(name: str, entry: Any, plain: dict[str, Any]) -> Any:
+    """Give cost arrays without entries back the shape that nested lists lose."""
+    resident, kind = plain["costs"]["resident_bytes"], plain["workload"]["kind"]
+    sized = isinstance(resident, list) and isinstance(kind, list) and isinstance(entry, list)
+    if name in ("resident_bytes", "update_s") or not sized or _leaves(entry):
+        return entry
+    stages = int(plain["cluster"]["stages"]) - (name == "hop_s")
+    return np.zeros((len(resident), len(kind), stages))
+
+
+def _leaves(entry: Any) -> bool:
+    return any(map(_leaves, entry)) if isinstance(entry, list) else True
+
+
+def _decode(path: Path, max_bytes: int) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileFormatError("no such file", where=str(path), expected="an instance file")
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FileFormatError(
+            f"damaged gzip ({error})", where=str(path), expected="a whole gzip file"
+        ) from None
+    if len(content) > max_bytes:
+        raise FileFormatError(
+            f"more than {max_bytes} bytes", where=str(path), expected="a smaller file"
+        )
+    try:
+        plain = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FileFormatError(
+            f"not JSON in UTF-8 ({error})", where=str(path), expected="an instance file"
+        ) from None
+    if not isinstance(plain, dict):
+        raise FileFormatError(
+            f"a JSON {type(plain).__name__}", where=str(path), expected="a JSON object"
+        )
+    return plain
+
+
+def _same_keys(path: Path, where: str, found: dict[str, Any], wanted: list[str]) -> None:
+    for name in found:
+        if name not in wanted:
+            raise FileFormatError(
+                f"unknown field {name!r}", where=f"{path}: {where}", hint=suggest(name, wanted)
+            )
+    for name in wanted:
+        if name not in found:
+            raise FileFormatError(
+                f"missing field {name!r}", where=f"{path}: {where}", expected=", ".join(wanted)
+            )

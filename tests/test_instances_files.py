@@ -1,0 +1,95 @@
+"""Instance files come back as they were; damaged ones are refused with file and field."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import instances as some
+
+from instances import read, write
+from lemix_opt import Instance, LemixError
+from lemix_opt.errors import FileFormatError
+
+
+@given(some(max_tasks=4))
+@settings(max_examples=60, deadline=None)
+def test_an_instance_comes_back_equal(instance: Instance) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("a.json", "a.json.gz"):
+            write(instance, Path(folder) / name)
+            back = read(Path(folder) / name)
+            for field in ("cluster", "workload", "costs", "gpu_order", "fifo", "tick_s"):
+                assert getattr(back, field) == getattr(instance, field)
+            np.testing.assert_equal(back.slo_unit_s, instance.slo_unit_s)
+        assert len(list(Path(folder).iterdir())) == 2
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> dict[str, Any]:
+    from test_validation import valid
+
+    write(valid()[0], tmp_path / "good.json")
+    found: dict[str, Any] = json.loads((tmp_path / "good.json").read_text())
+    return found
+
+
+def test_damaged_content_names_the_file(tmp_path: Path) -> None:
+    bad = {
+        "empty.json": b"",
+        "list.json": b"[]",
+        "latin.json": '{"format": "\xe9"}'.encode("latin-1"),
+        "cut.json": b'{"format": "lemix',
+        "other.json": b'{"format": "x", "version": 1}',
+        "deep.json": b"[" * 100_000,
+        "cut.json.gz": gzip.compress(b"{}" * 1000)[:-10],
+        "no.json.gz": b"not gzip",
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileFormatError, match=name):
+            read(tmp_path / name)
+    with pytest.raises(FileFormatError, match="no such file"):
+        read(tmp_path / "absent.json")
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * 10**6))
+    with pytest.raises(FileFormatError, match="more than 1000 bytes"):
+        read(tmp_path / "bomb.json.gz", max_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "said"),
+    [
+        ("workload", "kindd", [0], "unknown field 'kindd'.*did you mean 'kind'"),
+        ("workload", "release_s", [0, None, 0], "release_s"),
+        ("workload", "release_s", ["a", "b", "c"], "release_s"),
+        ("costs", "forward_s", [[[1, 1], [1, 0], [1, 1]]], r"forward_s\[0, 1, 1\]"),
+        ("cluster", "nodes", 2.5, "nodes"),
+        ("cluster", "stages", 3, "memory_bytes"),
+        (None, "gpu_order", "lifo", "gpu_order"),
+        (None, "costs", [], "costs"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    tmp_path: Path, plain: dict[str, Any], part: str | None, field: str, value: Any, said: str
+) -> None:
+    (plain if part is None else plain[part])[field] = value
+    (tmp_path / "bad.json").write_text(json.dumps(plain))
+    with pytest.raises(LemixError, match=said) as caught:
+        read(tmp_path / "bad.json")
+    assert "bad.json" in str(caught.value)
+
+
+def test_a_missing_field_is_named(tmp_path: Path, plain: dict[str, Any]) -> None:
+    del plain["workload"]["batch"]
+    (tmp_path / "bad.json").write_text(json.dumps(plain))
+    with pytest.raises(FileFormatError, match="missing field 'batch'"):
+        read(tmp_path / "bad.json")
