@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ class _Run:
                     self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
                 break
             if status in _PROVEN or status == cp_model.UNKNOWN:
-                found[depth] = level.seconds(cp_solver.best_objective_bound)
+                proven = level.seconds(cp_solver.best_objective_bound)
+                found[depth] = proven if math.isfinite(proven) else None
             if status != cp_model.OPTIMAL:
                 self.note = "a limit was reached before the proof"
                 break
