@@ -56,7 +56,7 @@ def objective_value(instance: Instance, schedule: Schedule, objective: Objective
         late = work.is_inference & (response > work.slo_s + 1e-9)
         busy = float(np.sum(rows.end_s - rows.start_s))
         terms = {
-            "makespan": float(rows.end_s.max()) if rows.rows else 0.0,
+            "makespan": float(np.max(rows.end_s)) if rows.rows else 0.0,
             "inference_response": float(weighted[work.is_inference].sum()),
             "training_response": float(weighted[work.is_training].sum()),
             "late": float(work.weight[late].sum()),
@@ -147,8 +147,8 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
     alone = (costs.forward_s.sum(axis=2) + costs.hop_s.sum(axis=2))[classes].min(axis=0)[inference]
     done = schedule.end_state == DONE
     placed = np.bincount(schedule.node[schedule.node >= 0], minlength=nodes).astype(float)
-    makespan = float(rows.end_s.max()) if rows.rows else 0.0
-    wall = makespan - float(rows.start_s.min()) if rows.rows else 0.0
+    makespan = float(np.max(rows.end_s)) if rows.rows else 0.0
+    wall = makespan - float(np.min(rows.start_s)) if rows.rows else 0.0
 
     def percentile(q: float) -> float:
         if not response.size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,9 @@ PROOF_TOLERANCE = 1e-6
 
 def versions() -> dict[str, str]:
     """Versions of Python, this distribution and the libraries results depend on."""
+    # Costs a tenth of the import time of this package, and few callers need it.
+    import importlib.metadata
+
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in ("lemix-opt", "numpy", "scipy", "scikit-learn", "ortools", "networkx", "polars"):
         try:

@@ -120,9 +120,9 @@ class Schedule:
         object.__setattr__(
             self, "release_s", floats("release_s", self.release_s, shape, minimum=0, infinite=True)
         )
-        if self.operations.rows and int(self.operations.task.max()) >= node.shape[0]:
+        if self.operations.rows and int(np.max(self.operations.task)) >= node.shape[0]:
             raise FieldError(
-                f"task {int(self.operations.task.max())}",
+                f"task {int(np.max(self.operations.task))}",
                 where="operations.task",
                 expected=f"ids below {node.shape[0]}",
             )

@@ -81,7 +81,7 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
     release = ticks(instance.workload.release_s, tick)
     work = forward.sum(2) + backward.sum(2) + 2 * hop.sum(2)
     work = work + update.sum(1)[:, None] * training[None, :]
-    horizon = int(release.max(initial=0)) + int(work.max(axis=0, initial=0).sum()) + 1
+    horizon = int(np.max(release, initial=0)) + int(np.max(work, axis=0, initial=0).sum()) + 1
     if horizon > HORIZON_LIMIT:
         raise UnsupportedError(
             f"the horizon is {horizon} ticks",
