@@ -76,12 +76,12 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     listed = ", ".join(names) if names else "none"
-    return (f"did you mean {near[0]!r}? " if near else "") + f"known: {listed}"
+    return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {listed}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Build the error for an unknown `kind` called `name`, naming the nearest known one."""
-    return UnknownNameError(f"unknown {kind} {name!r}", hint=suggest(name, known).capitalize())
+    return UnknownNameError(f"unknown {kind} {name!r}", hint=suggest(name, known))
 
 
 def check_keywords(owner: str, given: Iterable[str], known: Iterable[str]) -> None:

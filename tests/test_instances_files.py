@@ -68,7 +68,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "field", "value", "said"),
     [
-        ("workload", "kindd", [0], "unknown field 'kindd'.*did you mean 'kind'"),
+        ("workload", "kindd", [0], "unknown field 'kindd'.*Did you mean 'kind'"),
         ("workload", "release_s", [0, None, 0], "release_s"),
         ("workload", "release_s", ["a", "b", "c"], "release_s"),
         ("costs", "forward_s", [[[1, 1], [1, 0], [1, 1]]], r"forward_s\[0, 1, 1\]"),

@@ -1,0 +1,177 @@
+"""Strict reading of CSV files into columns; nothing is invented, clipped or dropped."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lemix_opt.errors import FileFormatError, suggest
+from lemix_opt.table import Table
+
+MAX_BYTES = 2**28
+"""Largest content accepted, after decompression."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a source must hold.
+
+    Parameters
+    ----------
+    name : str
+        Name in the header.
+    kind : {"text", "float", "int"}
+        Type of its cells.
+    unit : str, default ""
+        Unit of its numbers.
+    minimum : float, default 0
+        Least value accepted.
+    positive : bool, default False
+        Whether the minimum itself is refused.
+    missing : tuple of str, default ()
+        The source's own codes for a missing value; they become NaN and are counted.
+    """
+
+    name: str
+    kind: str
+    unit: str = ""
+    minimum: float = 0.0
+    positive: bool = False
+    missing: tuple[str, ...] = ()
+
+
+def read_csv(
+    path: str | os.PathLike[str], name: str, columns: tuple[Column, ...], source: str
+) -> Table:
+    """Read a CSV file (gzip by its ending) whose header has exactly the given columns.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    name : str
+        Name of the dataset.
+    columns : tuple of Column
+        What the header and the cells must be.
+    source : str
+        Origin and licence, kept with the table.
+
+    Raises
+    ------
+    FileFormatError
+        Naming file, line and column, what was found and what was expected.
+    """
+    path = Path(path)
+    content = _content(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"byte {error.start} is not UTF-8", where=str(path), expected="UTF-8 text"
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    cells: dict[str, list[str]] = {c.name: [] for c in columns}
+    lines: list[int] = []
+    try:
+        header = next(reader, [])
+        _check_header(path, header, columns)
+        for row in reader:
+            if len(row) != len(header):
+                raise FileFormatError(
+                    f"{len(row)} cells",
+                    where=f"{path}:{reader.line_num}",
+                    expected=f"{len(header)} as in the header",
+                )
+            lines.append(reader.line_num)
+            for key, cell in zip(header, row, strict=True):
+                cells[key].append(cell)
+    except csv.Error as error:
+        raise FileFormatError(
+            f"{error}", where=f"{path}:{reader.line_num}", expected="comma-separated values"
+        ) from None
+    if not lines:
+        raise FileFormatError("no rows", where=str(path), expected="at least one row")
+    found = {c.name: _numbers(path, c, cells[c.name], lines) for c in columns}
+    return Table(
+        name,
+        found,
+        {c.name: c.unit for c in columns if c.unit},
+        source,
+        {c.name: int(np.isnan(found[c.name]).sum()) for c in columns if c.missing},
+        0,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileFormatError("no such file", where=str(path), expected="a CSV file")
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FileFormatError(
+            f"damaged gzip ({error})", where=str(path), expected="a whole gzip file"
+        ) from None
+    if len(content) > MAX_BYTES:
+        raise FileFormatError(
+            f"more than {MAX_BYTES} bytes", where=str(path), expected="a smaller file"
+        )
+    return content
+
+
+def _check_header(path: Path, header: list[str], columns: tuple[Column, ...]) -> None:
+    wanted = [c.name for c in columns]
+    if not header:
+        raise FileFormatError("empty", where=f"{path}:1", expected=f"columns {', '.join(wanted)}")
+    for name in header:
+        if name not in wanted or header.count(name) > 1:
+            raise FileFormatError(
+                f"unknown or repeated column {name!r}",
+                where=f"{path}:1",
+                hint=suggest(name, wanted),
+            )
+    for name in wanted:
+        if name not in header:
+            raise FileFormatError(
+                f"missing column {name!r}", where=f"{path}:1", expected=", ".join(wanted)
+            )
+
+
+def _numbers(
+    path: Path, column: Column, cells: list[str], lines: list[int]
+) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+    if column.kind == "text":
+        return np.array(cells)
+    values = np.empty(len(cells))
+    for i, cell in enumerate(cells):
+        if cell in column.missing:
+            values[i] = math.nan
+            continue
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        low = value <= column.minimum if column.positive else value < column.minimum
+        whole = column.kind != "int" or value == math.floor(value) if math.isfinite(value) else True
+        if not math.isfinite(value) or low or not whole:
+            kind = "a whole number" if column.kind == "int" else "a number"
+            bound = "more than" if column.positive else "at least"
+            raise FileFormatError(
+                f"value {cell[:40]!r}",
+                where=f"{path}:{lines[i]}: {column.name}",
+                expected=f"{kind} of {bound} {column.minimum:g}",
+            )
+        values[i] = value
+    if column.kind == "int" and not column.missing:
+        return values.astype(np.int64)
+    return values
