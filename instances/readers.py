@@ -8,27 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from instances.csv_table import Column, read_csv
+from instances import schemas
+from instances.csv_table import read_csv
 from lemix_opt.errors import FileFormatError
+from lemix_opt.registry import Registry
 from lemix_opt.table import Table
 
-_AZURE = (
-    Column("TIMESTAMP", "text"),
-    Column("ContextTokens", "int", "tokens", minimum=1),
-    Column("GeneratedTokens", "int", "tokens"),
+READERS: Registry[Table] = Registry(
+    "reader",
+    "lemix_opt.readers",
+    {
+        name: f"instances.readers:read_{name}"
+        for name in ("azure", "fms", "hh_rlhf", "mpt", "muxserve", "sailor", "splitwise", "vtrain")
+    },
 )
-_MUXSERVE = (
-    Column("model", "text"),
-    Column("n_gpus", "int", "GPUs", minimum=1),
-    Column("sm_pct", "int", "%", minimum=1),
-    Column("batch", "int", "rows", minimum=1),
-    Column("seqlen", "int", "tokens", minimum=1),
-    Column("prefill_ms", "float", "ms", positive=True, missing=("",)),
-    Column("decode_ms", "float", "ms", positive=True, missing=("",)),
-)
+Source = str | os.PathLike[str]
 
 
-def read_azure(path: str | os.PathLike[str]) -> Table:
+def read_azure(path: Source) -> Table:
     """Read an Azure LLM trace of 2023 and add `arrival_s`, seconds since the first arrival.
 
     The source has no code for missing values; time stamps are UTC with 100 ns digits.
@@ -38,7 +35,7 @@ def read_azure(path: str | os.PathLike[str]) -> Table:
     FileFormatError
         For a cell that is no time stamp or number, or a time stamp that goes back.
     """
-    table = read_csv(path, Path(path).stem, _AZURE, "Azure/AzurePublicDataset, CC-BY-4.0")
+    table = read_csv(path, Path(path).stem, schemas.AZURE, "Azure/AzurePublicDataset, CC-BY-4.0")
     stamps = []
     for row, text in enumerate(table["TIMESTAMP"].tolist()):
         try:
@@ -60,7 +57,42 @@ def read_azure(path: str | os.PathLike[str]) -> Table:
     )
 
 
-def read_muxserve(path: str | os.PathLike[str]) -> Table:
+def read_muxserve(path: Source) -> Table:
     """Read MuxServe's prefill and decode times on A100; an empty cell is a run not made."""
     source = "hao-ai-lab/MuxServe, Apache-2.0 by its setup.py"
-    return read_csv(path, "muxserve_llama_a100", _MUXSERVE, source)
+    return read_csv(path, "muxserve_llama_a100", schemas.MUXSERVE, source)
+
+
+def read_splitwise(path: Source) -> Table:
+    """Read Splitwise's prompt and token times on A100 and H100; it has no code for missing."""
+    return read_csv(path, "splitwise_perf_model", schemas.SPLITWISE, "Mutinifni/splitwise-sim, MIT")
+
+
+def read_vtrain(path: Source) -> Table:
+    """Read vTrain's training iteration times; it has no code for missing."""
+    return read_csv(path, "vtrain_single_node", schemas.VTRAIN, "VIA-Research/vTrain, MIT")
+
+
+def read_fms(path: Source) -> Table:
+    """Read fine-tuning times and memory; an empty `train_runtime` most likely ran out of memory.
+
+    Empty cells of other numeric columns do not apply to the row or were not recorded.
+    """
+    source = "foundation-model-stack/fms-acceleration, Apache-2.0"
+    return read_csv(path, "fms_fine_tuning_a100", schemas.FMS, source)
+
+
+def read_mpt(path: Source) -> Table:
+    """Read MPT training throughput by sequence length; it has no code for missing."""
+    source = "mosaicml/llm-foundry, Apache-2.0"
+    return read_csv(path, "mpt_training_throughput", schemas.MPT, source)
+
+
+def read_sailor(path: Source) -> Table:
+    """Read per-layer forward, backward and update seconds; a backward of 0 is missing."""
+    return read_csv(path, "sailor_layer_times", schemas.SAILOR, "eth-easl/sailor, MIT")
+
+
+def read_hh_rlhf(path: Source) -> Table:
+    """Read query and reference lengths of the hh-rlhf test split; it has no code for missing."""
+    return read_csv(path, "hh_rlhf_test_lengths", schemas.HH_RLHF, "Anthropic hh-rlhf, MIT")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from instances.readers import read_azure, read_muxserve
+from instances import load
+from instances.readers import READERS, read_azure, read_muxserve
 from lemix_opt.errors import FileFormatError
 
 DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -72,9 +74,35 @@ def test_bad_files_are_refused(tmp_path: Path, content: bytes, said: str) -> Non
         read_azure(tmp_path / "a.csv")
 
 
+ROWS = {
+    "azure_llm_2023_code": (8819, 0),
+    "azure_llm_2023_conv": (19_366, 0),
+    "fms_fine_tuning_a100": (449, 100),
+    "hh_rlhf_test_lengths": (5756, 0),
+    "mpt_training_throughput": (216, 0),
+    "muxserve_llama_a100": (5120, 830),
+    "sailor_layer_times": (6493, 35),
+    "splitwise_perf_model": (1260, 0),
+    "vtrain_single_node": (1440, 0),
+}
+
+
 @needs_data
-def test_the_real_files_have_the_documented_rows() -> None:
-    conv = read_azure(DATA / "requests" / "azure_llm_2023_conv.csv")
-    assert conv.rows == 19_366
-    mux = read_muxserve(DATA / "profiles" / "muxserve_llama_a100.csv")
-    assert (mux.rows, dict(mux.missing)) == (5120, {"prefill_ms": 830, "decode_ms": 416})
+@pytest.mark.parametrize("name", ROWS)
+def test_the_real_files_have_the_documented_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    table = load(name)
+    counted = {"fms": "train_runtime", "mux": "prefill_ms", "sai": "bwd_s"}.get(name[:3], "")
+    assert (table.rows, table.missing.get(counted, 0)) == ROWS[name]
+
+
+def test_a_source_code_for_missing_is_not_a_measurement(tmp_path: Path) -> None:
+    head = "model,gpu,micro_batch,tp,layer,fwd_s,bwd_s,update_s\n"
+    (tmp_path / "s.csv").write_text(head + "X,A,2,4,0,0.0035,0.0,0.0039\n")
+    table = READERS.create("sailor", path=tmp_path / "s.csv")
+    assert np.isnan(table["bwd_s"]).tolist() == [True]
+    (tmp_path / "s.csv").write_text(head + "X,A,2,4,0,0,0.1,0.0039\n")
+    with pytest.raises(FileFormatError, match=":2: fwd_s: value '0'; expected a number of more"):
+        READERS.create("sailor", path=tmp_path / "s.csv")

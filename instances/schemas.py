@@ -1,0 +1,102 @@
+"""Columns of the public measurement tables: names, units, limits and codes for missing values."""
+
+from __future__ import annotations
+
+from instances.csv_table import Column
+
+_EMPTY = ("",)
+
+
+def _text(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, "text") for name in names)
+
+
+def _counts(*names: str, unit: str = "") -> tuple[Column, ...]:
+    return tuple(Column(name, "int", unit, minimum=1) for name in names)
+
+
+def _measured(*names: str, unit: str, missing: tuple[str, ...] = ()) -> tuple[Column, ...]:
+    return tuple(Column(name, "float", unit, positive=True, missing=missing) for name in names)
+
+
+AZURE = (
+    *_text("TIMESTAMP"),
+    *_counts("ContextTokens", unit="tokens"),
+    Column("GeneratedTokens", "int", "tokens"),
+)
+MUXSERVE = (
+    *_text("model"),
+    *_counts("n_gpus", unit="GPUs"),
+    *_counts("sm_pct", unit="%"),
+    *_counts("batch", unit="rows"),
+    *_counts("seqlen", unit="tokens"),
+    *_measured("prefill_ms", "decode_ms", unit="ms", missing=_EMPTY),
+)
+SPLITWISE = (
+    *_text("model", "hardware"),
+    *_counts("prompt_size", "token_size", unit="tokens"),
+    *_counts("batch_size", unit="rows"),
+    Column("peak_power", "float", "share of TDP"),
+    Column("average_power", "float", "share of TDP"),
+    *_measured("prompt_time", "token_time", "e2e_time", unit="ms"),
+    *_counts("tensor_parallel", unit="GPUs"),
+)
+VTRAIN = (
+    *_counts("# GPUs", unit="GPUs"),
+    *_counts("global batch", "micro batch", unit="rows"),
+    *_counts("hidden size", "attention heads", "# layers"),
+    *_counts("sequence length", unit="tokens"),
+    *_counts("tensor parallelism", "data parallelism", "pipeline parallelism", unit="ways"),
+    *_measured("iteration time (ms)", unit="ms"),
+)
+FMS = (
+    *_text("file", "bf16", "fp16", "framework_config", "model_name_or_path"),
+    *_text("peft_method", "target_modules", "torch_dtype"),
+    *_counts("num_gpus", unit="GPUs"),
+    *_counts("per_device_train_batch_size", unit="rows"),
+    *_measured("epoch", unit="epochs", missing=_EMPTY),
+    *_measured("learning_rate", "lora_alpha", "lora_dropout", "r", unit="", missing=_EMPTY),
+    *_measured("mem_nvidia_mem_reserved", unit="MiB"),
+    *_measured(
+        "mem_peak_torch_mem_alloc_in_bytes",
+        "mem_torch_mem_alloc_in_bytes",
+        unit="bytes",
+        missing=_EMPTY,
+    ),
+    *_measured("train_loss", "gradient_accumulation_steps", unit="", missing=_EMPTY),
+    *_measured("train_runtime", "step_s", "fsdp_step_s_from_samples", unit="s", missing=_EMPTY),
+    *_measured("train_samples_per_second", unit="samples/s", missing=_EMPTY),
+    *_measured("train_steps_per_second", unit="steps/s", missing=_EMPTY),
+    *_measured("train_tokens_per_second", unit="tokens/s", missing=_EMPTY),
+    *_measured("tokens_per_sample", unit="tokens", missing=_EMPTY),
+)
+MPT = (
+    *_text("Model", "GPU", "Precision", "MP Mode", "Sharding Strategy"),
+    *_text("Activation Checkpointing", "Activation CPUOffload"),
+    *_counts("SeqLen (T)", "GlobalBatchSize (T)", unit="tokens"),
+    *_counts("# GPUs", unit="GPUs"),
+    *_counts("MicroBatchSize", "GlobalBatchSize", unit="rows"),
+    *_counts("GradAccum", unit="micro-batches"),
+    *_counts("NumParams", unit="parameters"),
+    *_measured("MFU", "HFU", unit="%"),
+    *_measured("Model TFLOP", unit="TFLOP/s per GPU"),
+    # Rounded to whole samples per second by the source, so that 0 is a small rate.
+    Column("Throughput (S/s)", "float", "samples/s"),
+    *_measured("Throughput (T/s)", "Throughput (T/s/GPU)", unit="tokens/s"),
+    *_measured("step_s", "microstep_s", unit="s"),
+)
+SAILOR = (
+    *_text("model", "gpu"),
+    *_counts("micro_batch", unit="rows"),
+    *_counts("tp", unit="GPUs"),
+    Column("layer", "int"),
+    *_measured("fwd_s", unit="s"),
+    *_measured("bwd_s", unit="s", missing=("0", "0.0")),
+    Column("update_s", "float", "s"),
+)
+HH_RLHF = (
+    *_counts("query_chars", unit="characters"),
+    *_counts("query_words", unit="words"),
+    Column("reference_chars", "int", "characters"),
+    Column("reference_words", "int", "words"),
+)
