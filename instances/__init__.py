@@ -2,5 +2,6 @@
 
 from instances.datasets import load
 from instances.files import read, write
+from instances.generate import generate, stretch
 
-__all__ = ["load", "read", "write"]
+__all__ = ["generate", "load", "read", "stretch", "write"]
