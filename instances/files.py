@@ -8,6 +8,7 @@ import os
 import tempfile
 import zlib
 from dataclasses import fields
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of instance files."""
+    content = (resources.files("instances") / "instance.schema.json").read_bytes()
+    found: dict[str, Any] = msgspec.json.decode(content)
+    return found
 
 
 def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instance:

@@ -8,12 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from strategies import instances as some
 
-from instances import read, write
+from instances import files, read, write
 from lemix_opt import Instance, LemixError
 from lemix_opt.errors import FileFormatError
 
@@ -93,3 +94,16 @@ def test_a_missing_field_is_named(tmp_path: Path, plain: dict[str, Any]) -> None
     (tmp_path / "bad.json").write_text(json.dumps(plain))
     with pytest.raises(FileFormatError, match="missing field 'batch'"):
         read(tmp_path / "bad.json")
+
+
+@given(some(max_tasks=4))
+@settings(max_examples=20, deadline=None)
+def test_files_follow_the_published_schema(instance: Instance) -> None:
+    validator = jsonschema.Draft202012Validator(files.schema())
+    with tempfile.TemporaryDirectory() as folder:
+        write(instance, Path(folder) / "i.json")
+        plain = json.loads((Path(folder) / "i.json").read_text())
+    validator.validate(plain)
+    for field in plain:
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate({k: v for k, v in plain.items() if k != field})
