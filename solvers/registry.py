@@ -13,10 +13,12 @@ POLICIES: Registry[Policy] = Registry(
     {
         "jsq": "solvers.online.baselines:ShortestQueue",
         "least-work-left": "solvers.online.baselines:LeastWork",
+        "lemix": "solvers.online.lemix:Lemix",
         "lemix-reference": "solvers.online.reference:LemixReference",
         "mix-luf": "solvers.online.baselines:LeastUtilised",
         "mix-rr": "solvers.online.baselines:RoundRobin",
         "random": "solvers.online.baselines:Random",
+        "separate-dynamic": "solvers.online.baselines:DynamicSeparate",
         "separate": "solvers.online.baselines:Separate",
     },
 )

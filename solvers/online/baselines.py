@@ -6,11 +6,12 @@ a87f280); joining the shortest queue and least work left are the usual ones of q
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray, floats
+from lemix_opt.checks import FloatArray, floats, whole
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, BatchObserved, Event
 from lemix_opt.schedule import FORWARD
@@ -166,4 +167,59 @@ class Separate(_Rule):
         serving, learning = self.parts(state.instance)
         chosen = learning if state.instance.workload.is_training[task] else serving
         chosen = chosen or range(state.instance.cluster.nodes)
+        return Assign(chosen[task % len(chosen)])
+
+
+@dataclass
+class RatedLoad(Load):
+    """The books of `Load` and the latest arrivals in seconds."""
+
+    arrivals: deque[float] = field(default_factory=deque)
+
+
+@dataclass(frozen=True)
+class DynamicSeparate(_Rule):
+    """`separate-dynamic`: a quarter of the nodes serves at low request rate, else a half.
+
+    The published code looks the rate up in the schedule of its own workload; here it is the rate
+    of the latest requests, so that the rule works on any arrivals.
+
+    Parameters
+    ----------
+    rate_per_s : float, default 15
+        Requests per second above which half of the nodes serve, as published.
+    requests : int, default 8
+        Latest requests the rate is measured over.
+    """
+
+    rate_per_s: float = 15.0
+    requests: int = 8
+
+    def __post_init__(self) -> None:
+        floats("rate_per_s", self.rate_per_s, (), above=0)
+        whole("requests", self.requests, minimum=2)
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> RatedLoad:
+        """Open the books of an idle cluster without arrivals."""
+        books = super().start(instance, rng)
+        return RatedLoad(
+            instance,
+            rng,
+            books.memory,
+            books.open_tasks,
+            books.work_s,
+            arrivals=deque(maxlen=self.requests),
+        )
+
+    def decide(self, state: RatedLoad, now_s: float, task: int) -> Assign:
+        """Take the next node in turn of the part that the present rate gives to the task's kind."""
+        nodes = state.instance.cluster.nodes
+        training = bool(state.instance.workload.is_training[task])
+        if not training:
+            state.arrivals.append(now_s)
+        seen = state.arrivals
+        span_s = now_s - seen[0] if seen else 0.0
+        fast = len(seen) > 1 and len(seen) - 1 > self.rate_per_s * span_s
+        serve = max(1, nodes // 2 if fast else nodes // 4)
+        chosen = range(serve, nodes) if training and serve < nodes else range(serve)
         return Assign(chosen[task % len(chosen)])
