@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import tempfile
 import zlib
 from dataclasses import fields
 from importlib import resources
@@ -18,6 +17,7 @@ import numpy as np
 from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError, LemixError, suggest
+from lemix_opt.files import write_atomically
 from lemix_opt.instance import Instance
 from lemix_opt.workload import Workload
 
@@ -49,14 +49,7 @@ def write(instance: Instance, path: str | os.PathLike[str]) -> None:
     content = msgspec.json.encode(plain)
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content)
 
 
 def _plain(value: Any) -> Any:

@@ -1,1 +1,52 @@
-"""Time and memory models, calibrations, and costs for an instance."""
+"""Time and memory models, intervals, calibrations, costs for an instance."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from predictors.calibration import load_calibration
+    from predictors.estimate import estimate_costs
+    from predictors.measured import MeasuredTimes
+    from predictors.memory import MemoryModel
+    from predictors.saving import load_model, save_model
+    from predictors.time_models import (
+        AnalyticTimeModel,
+        BoostedTimeModel,
+        ReferenceTimeModel,
+        TimeModel,
+    )
+
+# scikit-learn takes a second to import, so that names load where they are used.
+_PLACES = {
+    "AnalyticTimeModel": "time_models",
+    "BoostedTimeModel": "time_models",
+    "MeasuredTimes": "measured",
+    "MemoryModel": "memory",
+    "ReferenceTimeModel": "time_models",
+    "TimeModel": "time_models",
+    "load_calibration": "calibration",
+    "estimate_costs": "estimate",
+    "load_model": "saving",
+    "save_model": "saving",
+}
+
+__all__ = [
+    "AnalyticTimeModel",
+    "BoostedTimeModel",
+    "MeasuredTimes",
+    "MemoryModel",
+    "ReferenceTimeModel",
+    "TimeModel",
+    "estimate_costs",
+    "load_calibration",
+    "load_model",
+    "save_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"predictors.{_PLACES[name]}"), name)

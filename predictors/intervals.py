@@ -6,9 +6,14 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
-from lemix_opt.checks import FloatArray, floats
+from lemix_opt.checks import FloatArray, IntArray, floats
 
 FOLDS = 5
+
+
+def points(X: FloatArray) -> IntArray:
+    """Return the number of the distinct point that every row of X is a run of, shape (R,)."""
+    return np.asarray(np.unique(X, axis=0, return_inverse=True)[1]).reshape(-1)
 
 
 def log_residuals(measured: FloatArray, predicted: FloatArray) -> FloatArray:
@@ -21,14 +26,17 @@ def log_residuals(measured: FloatArray, predicted: FloatArray) -> FloatArray:
 def held_out_residuals(model: object, X: FloatArray, y: FloatArray, seed: int = 0) -> FloatArray:
     """Log residuals of every row, predicted by a model fitted without its fold, shape (R,).
 
-    Fewer than two rows have none.
+    Repeats of one point share a fold. Fewer than two points have no residuals.
     """
-    if len(y) < 2:
+    point = points(X)
+    distinct = int(np.max(point)) + 1
+    if distinct < 2:
         return np.empty(0)
     found = np.empty(len(y))
-    folds = KFold(min(FOLDS, len(y)), shuffle=True, random_state=seed)
-    for train, test in folds.split(X):
-        fitted = clone(model).set_params(calibrate=False).fit(X[train], y[train])
+    folds = KFold(min(FOLDS, distinct), shuffle=True, random_state=seed)
+    for _, held in folds.split(np.arange(distinct)):
+        test = np.isin(point, held)
+        fitted = clone(model).set_params(calibrate=False).fit(X[~test], y[~test])
         found[test] = log_residuals(y[test], fitted.predict(X[test]))
     return found
 

@@ -54,7 +54,7 @@ class MeasuredTimes:
     spread: float | None = field(init=False)
     _tokens: FloatArray = field(init=False, repr=False)
     _times: FloatArray = field(init=False, repr=False)
-    _points: frozenset[tuple[int, int]] = field(init=False, repr=False)
+    _points: dict[tuple[int, int], float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         raw = np.asarray(self.seconds, dtype=np.float64)
@@ -81,15 +81,16 @@ class MeasuredTimes:
             ("spread", _pooled_spread(np.log(seconds), point.ravel())),
             ("_tokens", tokens.astype(np.float64)),
             ("_times", times),
-            ("_points", frozenset((int(b), int(n)) for b, n in shapes)),
+            ("_points", _medians(shapes, point.ravel(), seconds)),
         ):
             object.__setattr__(self, name, value)
 
     def at(self, batch: npt.ArrayLike, length: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
         """Return seconds and their label's index in `LABELS`, both shape (Q,).
 
-        Seconds are piecewise linear in tokens = batch·length through the median of the runs with
-        equally many tokens; below the fewest measured tokens, time does not fall further.
+        A shape that was measured has the median of its runs. Others are piecewise linear in
+        tokens = batch·length through the median of the runs with equally many tokens; below the
+        fewest measured tokens, time does not fall further.
 
         Raises
         ------
@@ -109,9 +110,10 @@ class MeasuredTimes:
             )
         label = np.where(lengths > np.max(self.length), LENGTH_EXTRAPOLATED, INTERPOLATED)
         pairs = zip(rows.tolist(), lengths.tolist(), strict=True)
-        exact = np.array([pair in self._points for pair in pairs], dtype=bool)
-        label[exact & np.isin(tokens, self._tokens)] = MEASURED
-        return np.interp(tokens, self._tokens, self._times), label.astype(np.int64)
+        own = np.array([self._points.get(pair, np.nan) for pair in pairs])
+        label[~np.isnan(own)] = MEASURED
+        between = np.interp(tokens, self._tokens, self._times)
+        return np.where(np.isnan(own), between, own), label.astype(np.int64)
 
     def draw(self, seconds: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Spread seconds as the repeats do, log-normal around the median; as they are without."""
@@ -125,6 +127,16 @@ def _by_tokens(tokens: IntArray, seconds: FloatArray) -> tuple[IntArray, FloatAr
     distinct, group = np.unique(tokens, return_inverse=True)
     medians = [float(np.median(seconds[group == g])) for g in range(distinct.size)]
     return distinct, np.array(medians)
+
+
+def _medians(
+    shapes: IntArray, point: IntArray, seconds: FloatArray
+) -> dict[tuple[int, int], float]:
+    """Return the median time of every measured (batch, length)."""
+    return {
+        (int(shape[0]), int(shape[1])): float(np.median(seconds[point == i]))
+        for i, shape in enumerate(shapes)
+    }
 
 
 def _pooled_spread(logs: FloatArray, point: IntArray) -> float | None:

@@ -1,0 +1,70 @@
+"""Shapes of published models, from which memory is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lemix_opt.errors import unknown
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A decoder-only transformer.
+
+    Parameters
+    ----------
+    name : str
+        Name in the measured tables.
+    parameters : float
+        Number of parameters.
+    layers, hidden, intermediate : int
+        Transformer layers, width of the hidden state and of the MLP.
+    heads, kv_heads : int
+        Attention heads, and heads of keys and values.
+    source : str
+        Where the figures come from.
+    """
+
+    name: str
+    parameters: float
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    source: str
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes of keys and values of one token over all layers, at 2 bytes a number."""
+        return 4.0 * self.layers * self.hidden * self.kv_heads / self.heads
+
+
+_LLAMA = "Touvron et al. 2023, arXiv 2302.13971, table 2; MLP width from the released configuration"
+_LLAMA2 = "Touvron et al. 2023, arXiv 2307.09288; released configuration"
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        ModelShape("llama-7b", 6.7e9, 32, 4096, 11008, 32, 32, _LLAMA),
+        ModelShape("llama-13b", 13.0e9, 40, 5120, 13824, 40, 40, _LLAMA),
+        ModelShape("llama-30b", 32.5e9, 60, 6656, 17920, 52, 52, _LLAMA),
+        ModelShape("llama-65b", 65.2e9, 80, 8192, 22016, 64, 64, _LLAMA),
+        ModelShape("llama2-70b", 68.98e9, 80, 8192, 28672, 64, 8, _LLAMA2),
+        ModelShape(
+            "mistral-7b", 7.24e9, 32, 4096, 14336, 32, 8, "Jiang et al. 2023, arXiv 2310.06825"
+        ),
+        ModelShape(
+            "llama3-8b", 8.03e9, 32, 4096, 14336, 32, 8, "Dubey et al. 2024, arXiv 2407.21783"
+        ),
+        ModelShape(
+            "bloom-176b", 176.2e9, 70, 14336, 57344, 112, 112, "Le Scao et al., arXiv 2211.05100"
+        ),
+    )
+}
+
+
+def model_shape(name: str) -> ModelShape:
+    """Return the shape called `name`; an unknown name raises `UnknownNameError`."""
+    if name not in SHAPES:
+        raise unknown("model shape", name, SHAPES)
+    return SHAPES[name]

@@ -1,0 +1,102 @@
+"""Memory formulas against hand-computed figures; saved models; predicted costs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instances import generate
+from lemix_opt.errors import FieldError, FileFormatError
+from lemix_opt.grid import on_grid
+from predictors import (
+    AnalyticTimeModel,
+    BoostedTimeModel,
+    MemoryModel,
+    estimate_costs,
+    load_calibration,
+    load_model,
+    save_model,
+)
+from predictors.memory import held_bytes, resident_bytes
+from predictors.model_shapes import model_shape
+
+
+def test_states_by_hand() -> None:
+    shape = model_shape("llama-13b")
+    assert resident_bytes(shape, 4, "gpu") == 16 * 13e9 / 4
+    assert resident_bytes(shape, 1, "none") == 26e9
+    with pytest.raises(FieldError, match="optimizer"):
+        resident_bytes(shape, 1, "disk")
+
+
+def test_activations_and_cache_by_hand() -> None:
+    shape = model_shape("llama2-70b")
+    held = held_bytes(shape, 4, np.array([1000, 1000]), np.array([True, False]))
+    assert held[0] == 34 * 8192 * 20 * 1000
+    # Keys and values: 2 tensors x 2 bytes x 8 heads of 128, 20 layers; then one layer's work.
+    assert held[1] == 1000 * (20 * 2 * 2 * 8 * 128 + 2 * (2 * 8192 + 28672))
+
+
+def test_the_correction_is_learned() -> None:
+    rng = np.random.default_rng(0)
+    parts = rng.uniform(1e9, 5e10, (40, 2))
+    peak = 2e9 + 1.2 * parts[:, 0] + 0.5 * parts[:, 1]
+    fitted = MemoryModel().fit(parts, peak)
+    assert fitted.constant_ == pytest.approx(2e9)
+    assert fitted.factor_ == pytest.approx([1.2, 0.5])
+    assert np.all(fitted.predict_interval(parts)[:, 1] >= peak * (1 - 1e-6))
+
+
+def test_predicted_costs_lie_on_the_grid_and_never_below_the_model() -> None:
+    work = generate(30, seed=1)
+    model = load_calibration("llama-13b-a100").time_model()
+    shape = model_shape("llama-13b")
+    costs = estimate_costs(work, model, shape, stages=4, backward_ratio=2.0)
+    free = estimate_costs(work, model, shape, stages=4, backward_ratio=2.0, tick_s=None)
+    assert on_grid(costs.forward_s, 0.001)
+    assert on_grid(costs.backward_s, 0.001)
+    assert np.all(costs.forward_s >= free.forward_s - 1e-12)
+    assert np.all(costs.forward_s < free.forward_s + 0.001)
+    assert np.all(costs.backward_s[:, work.is_inference] == 0)
+    assert free.backward_s[0, work.is_training] == pytest.approx(
+        2 * free.forward_s[0, work.is_training]
+    )
+    assert np.all(costs.held_bytes % 2**20 == 0)
+
+
+def test_a_model_that_predicts_no_time_is_refused() -> None:
+    model = AnalyticTimeModel(calibrate=False).fit([[1, 1], [1, 2]], [1e-9, 2e-9])
+    model.coef_ = np.zeros(3)
+    with pytest.raises(FieldError, match="positive time"):
+        estimate_costs(generate(3), model, model_shape("llama-7b"), stages=2)
+
+
+@pytest.mark.parametrize("kind", [AnalyticTimeModel, BoostedTimeModel])
+def test_saved_models_come_back(kind: type, tmp_path: Path) -> None:
+    X = np.column_stack([np.arange(1, 21), 10 * np.arange(1, 21)]).astype(float)
+    model = kind().fit(X, 0.01 * X.prod(axis=1))
+    save_model(model, tmp_path / "m.skops", "0" * 64)
+    found = load_model(tmp_path / "m.skops")
+    assert found.data_sha256 == "0" * 64
+    assert found.model.predict(X).tolist() == model.predict(X).tolist()
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("run",))
+
+
+def test_foreign_files_are_refused_and_nothing_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.skops").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(FileFormatError, match="not a saved model"):
+        load_model(tmp_path / "p.skops")
+    with pytest.raises(FieldError, match="a model of this package"):
+        save_model(Evil(), tmp_path / "e.skops", "")
+    with pytest.raises(FileFormatError, match="no such file"):
+        load_model(tmp_path / "none")
+    assert capsys.readouterr().out == ""
