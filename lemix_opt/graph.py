@@ -1,0 +1,224 @@
+"""Why a schedule takes as long as it does: the graph of its operations and its critical path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lemix_opt.instance import Instance
+from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, UPDATE, Schedule
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+TOLERANCE_S = 1e-9
+REASONS = ("run", "hop", "arrival", "wait")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of the critical path.
+
+    Parameters
+    ----------
+    start_s, end_s : float
+        Seconds; segments follow each other without gaps from 0 to the makespan.
+    reason : {"run", "hop", "arrival", "wait"}
+        ``run``: the operation itself. ``hop``: transfer between stages. ``arrival``: nothing
+        could start before this task's own release. ``wait``: the operation could have started
+        but did not (a reservation, a deferral or the plan).
+    follows : str
+        For ``run``: what the operation waited for last: ``chain`` (its predecessor), ``gpu`` (the
+        operation before it on its GPU), ``memory`` (bytes that operation freed), ``loop`` (the
+        closed loop of training), ``release`` (own release), ``nothing`` at time 0.
+    task, phase, stage, node : int
+        The operation.
+    """
+
+    start_s: float
+    end_s: float
+    reason: str
+    follows: str
+    task: int
+    phase: int
+    stage: int
+    node: int
+
+    def __str__(self) -> str:
+        what = f"{PHASES[self.phase]} of task {self.task} on node {self.node} stage {self.stage}"
+        said = {
+            "run": f"runs {what}, after {self.follows}",
+            "hop": f"transfers to {what}",
+            "arrival": f"has no work before task {self.task} arrives",
+            "wait": f"waits before {what}, which could have started",
+        }[self.reason]
+        return f"{self.start_s:10.4f} {self.end_s:10.4f} s  {said}"
+
+
+def operation_graph(instance: Instance, schedule: Schedule) -> nx.DiGraph[int]:
+    """Build the graph of what each operation had to wait for.
+
+    Parameters
+    ----------
+    instance : Instance
+        Rules, hops and releases.
+    schedule : Schedule
+        Its operations become the graph's nodes, numbered by row, with attributes ``task``,
+        ``phase``, ``stage``, ``node``, ``start_s`` and ``end_s``.
+
+    Returns
+    -------
+    networkx.DiGraph
+        Edges have ``reason`` (``chain``, ``gpu`` or ``loop``) and ``lag_s``, the hop between.
+    """
+    import networkx as nx
+
+    rows = schedule.operations
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    names = ("task", "phase", "stage", "node", "start_s", "end_s")
+    columns = [getattr(rows, name).tolist() for name in names]
+    for row, values in enumerate(zip(*columns, strict=True)):
+        graph.add_node(row, **dict(zip(names, values, strict=True)))
+    for before, row in _gpu_pairs(schedule):
+        graph.add_edge(before, row, reason="gpu", lag_s=0.0)
+    for before, row in _loop_pairs(instance, schedule):
+        graph.add_edge(before, row, reason="loop", lag_s=0.0)
+    for before, row, lag in _chain_pairs(instance, schedule):
+        graph.add_edge(before, row, reason="chain", lag_s=lag)
+    return graph
+
+
+def _index(schedule: Schedule) -> dict[tuple[int, int, int], int]:
+    rows = schedule.operations
+    keys = zip(rows.task.tolist(), rows.phase.tolist(), rows.stage.tolist(), strict=True)
+    return {key: row for row, key in enumerate(keys)}
+
+
+def _gpu_pairs(schedule: Schedule) -> list[tuple[int, int]]:
+    rows = schedule.operations
+    order = np.lexsort((rows.task, rows.phase, rows.end_s, rows.start_s, rows.stage, rows.node))
+    gpu = rows.node[order] * (int(np.max(rows.stage, initial=0)) + 1) + rows.stage[order]
+    same = np.flatnonzero(gpu[1:] == gpu[:-1])
+    return [(int(order[i]), int(order[i + 1])) for i in same]
+
+
+def _chain_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int, float]]:
+    index, last = _index(schedule), instance.cluster.stages - 1
+    kind, hop = instance.cluster.node_class, instance.costs.hop_s
+    found = []
+    for (task, phase, stage), row in index.items():
+        lag = 0.0
+        if phase == UPDATE:
+            before = (task, BACKWARD, stage)
+        elif phase == BACKWARD and stage == last:
+            before = (task, FORWARD, last)
+        else:
+            before = (task, phase, stage - 1 if phase == FORWARD else stage + 1)
+            if before in index:
+                node = kind[schedule.node[task]]
+                lag = float(hop[node, task, min(stage, before[2])])
+        if before in index:
+            found.append((index[before], row, lag))
+    return found
+
+
+def _loop_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int]]:
+    if instance.release_mode == "open":
+        return []
+    index = _index(schedule)
+    phase = FORWARD if instance.release_mode == "async" else BACKWARD
+    loop = np.flatnonzero(instance.workload.is_training).tolist()
+    pairs = [((before, phase, 0), (task, FORWARD, 0)) for before, task in pairwise(loop)]
+    return [(index[a], index[b]) for a, b in pairs if a in index and b in index]
+
+
+def critical_path(instance: Instance, schedule: Schedule) -> tuple[Segment, ...]:
+    """Trace the makespan back to time 0: what runs, or what is waited for, in every second.
+
+    Parameters
+    ----------
+    instance : Instance
+        Rules, hops and releases.
+    schedule : Schedule
+        A schedule that `validate` accepts.
+
+    Returns
+    -------
+    tuple of Segment
+        In order of time, from 0 to the makespan without gaps; empty for an empty schedule.
+    """
+    rows = schedule.operations
+    if not rows.rows:
+        return ()
+    graph = operation_graph(instance, schedule)
+    own = instance.workload.release_s
+    row = int(np.argmax(rows.end_s))
+    until = float(rows.end_s[row])
+    path: list[Segment] = []
+    left = rows.rows
+    while left:
+        left -= 1
+        start = float(rows.start_s[row])
+        at = (int(c[row]) for c in (rows.task, rows.phase, rows.stage, rows.node))
+        task, phase, stage, node = at
+        first = phase == FORWARD and stage == 0
+        reached = [
+            (graph.nodes[b]["end_s"] + edge["lag_s"], edge["reason"] == "chain", b, edge)
+            for b, _, edge in graph.in_edges(row, data=True)
+        ]
+        best = max(reached, default=None, key=lambda r: r[:3])
+        release = float(own[task]) if first else 0.0
+        by_release = first and (best is None or release > best[0] - TOLERANCE_S)
+        ready = release if by_release or best is None else float(best[0])
+        follows = "nothing" if best is None and not first else "release"
+        if best is not None and not by_release:
+            follows = str(best[3]["reason"])
+            if follows == "gpu" and _freed_memory(instance, schedule, row, best[2]):
+                follows = "memory"
+        path.append(Segment(start, until, "run", follows, task, phase, stage, node))
+        until = start
+        if start - ready > TOLERANCE_S:
+            path.append(Segment(ready, until, "wait", follows, task, phase, stage, node))
+            until = ready
+        if by_release or best is None:
+            if until > 0:
+                path.append(Segment(0.0, until, "arrival", follows, task, phase, stage, node))
+            break
+        lag = float(best[3]["lag_s"])
+        if lag > 0:
+            ended = float(graph.nodes[best[2]]["end_s"])
+            path.append(Segment(ended, until, "hop", follows, task, phase, stage, node))
+            until = ended
+        row = int(best[2])
+    return tuple(reversed(path))
+
+
+def _freed_memory(instance: Instance, schedule: Schedule, row: int, before: int) -> bool:
+    """Whether a forward would not have fitted before its predecessor on the GPU ended."""
+    rows = schedule.operations
+    if rows.phase[row] != FORWARD:
+        return False
+    node, stage = int(rows.node[row]), int(rows.stage[row])
+    kind = int(instance.cluster.node_class[node])
+    held = instance.costs.held_bytes[kind][:, stage]
+    here = (rows.node == node) & (rows.stage == stage)
+    moment = float(rows.end_s[before]) - TOLERANCE_S
+    began = set(rows.task[here & (rows.phase == FORWARD) & (rows.start_s <= moment)].tolist())
+    last = np.where(instance.workload.is_training[rows.task], BACKWARD, FORWARD)
+    over = set(rows.task[here & (rows.phase == last) & (rows.end_s <= moment)].tolist())
+    used = float(held[sorted(began - over)].sum()) + float(instance.resident_bytes[node, stage])
+    return used + float(held[rows.task[row]]) > float(instance.capacity_bytes[node, stage])
+
+
+def explain(instance: Instance, schedule: Schedule) -> str:
+    """Describe the critical path line by line, with seconds by reason at the end."""
+    path = critical_path(instance, schedule)
+    total = dict.fromkeys(REASONS, 0.0)
+    for segment in path:
+        total[segment.reason] += segment.end_s - segment.start_s
+    makespan = path[-1].end_s if path else 0.0
+    shares = ", ".join(f"{reason} {seconds:.4f} s" for reason, seconds in total.items())
+    return "\n".join([*map(str, path), f"makespan {makespan:.4f} s: {shares}"])
