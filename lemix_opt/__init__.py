@@ -1,5 +1,10 @@
 """The core: cluster, workload, costs, instance, schedule, validation, execution and metrics."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
 from lemix_opt.errors import LemixError
@@ -12,6 +17,23 @@ from lemix_opt.table import Table
 from lemix_opt.trace import Trace
 from lemix_opt.workload import Workload
 
+if TYPE_CHECKING:
+    from lemix_opt.engine import simulate
+    from lemix_opt.evaluation import Score, evaluate
+    from lemix_opt.replaying import Outcome, replay
+    from lemix_opt.validation import Violation, validate
+
+# Types load at once, what acts on them when it is first asked for: that keeps the import short.
+_LATER = {
+    "Outcome": "replaying",
+    "Score": "evaluation",
+    "Violation": "validation",
+    "evaluate": "evaluation",
+    "replay": "replaying",
+    "simulate": "engine",
+    "validate": "validation",
+}
+
 __all__ = [
     "Assign",
     "BatchObserved",
@@ -23,10 +45,23 @@ __all__ = [
     "LemixError",
     "Objective",
     "Operations",
+    "Outcome",
     "Policy",
     "Result",
     "Schedule",
+    "Score",
     "Table",
     "Trace",
+    "Violation",
     "Workload",
+    "evaluate",
+    "replay",
+    "simulate",
+    "validate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"lemix_opt.{_LATER[name]}"), name)

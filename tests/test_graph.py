@@ -15,7 +15,7 @@ from lemix_opt import Cluster, Costs, Instance, Trace, Workload
 from lemix_opt.engine import simulate
 from lemix_opt.graph import critical_path, explain, operation_graph
 from lemix_opt.policy import FixedAssignment
-from lemix_opt.replay import replay
+from lemix_opt.replaying import replay
 from solvers.registry import POLICIES
 
 NAMES = st.sampled_from(["jsq", "mix-rr", "lemix"])

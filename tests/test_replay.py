@@ -14,7 +14,7 @@ from lemix_opt import Cluster, Costs, Instance, Objective, Operations, Schedule,
 from lemix_opt.engine import simulate
 from lemix_opt.errors import FieldError, LemixError, UnsupportedError
 from lemix_opt.policy import FixedAssignment
-from lemix_opt.replay import replay
+from lemix_opt.replaying import replay
 from lemix_opt.schedule import DONE, DROPPED
 from lemix_opt.validation import validate
 from solvers import solve
