@@ -1,0 +1,319 @@
+"""From names to a problem: arrivals, fitted costs and actual costs of one study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from experiments.profiles import GIB, PROFILES, read_profile
+from instances import generate, load, stretch
+from lemix_opt.checks import FloatArray, floats
+from lemix_opt.cluster import Cluster
+from lemix_opt.costs import Costs
+from lemix_opt.errors import FieldError, InfeasibleError, unknown
+from lemix_opt.grid import ticks_up, to_seconds
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.trace import Trace
+from lemix_opt.workload import Workload
+
+GENERATED = "poisson"
+"""Name of generated arrivals, in place of a trace's."""
+
+TRACES = ("azure_llm_2023_code", "azure_llm_2023_conv")
+OPTIMIZERS = {
+    "gpu": "mixed-precision Adam on the GPU, 16 bytes per parameter",
+    "host": "weights and gradients on the GPU, optimizer in host memory, 4 bytes per parameter",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared on.
+
+    Parameters
+    ----------
+    requests : str
+        A trace of `TRACES`, or ``poisson`` for generated arrivals and lengths.
+    profile : str
+        A measured profile, or the name of a packaged calibration, whose truth is synthetic.
+    model : str
+        Served model, as the profile names it; that of the calibration when empty.
+    gpu : str, optional
+        GPU type of the profile.
+    tensor_parallel : int, default 1
+        GPUs that one stage stands for.
+    nodes, stages : int, default 4
+        Size of the cluster.
+    training_share : float, default 0.3
+        Training tasks / all tasks.
+    load : float, optional
+        Σ (forward + backward, mean over stages) / (nodes × span of releases) to compress gaps to.
+    rate_scale : float, optional
+        Factor on the request rate, in place of `load`.
+    tasks : int, default 400
+        Tasks, training ones included.
+    predictor : str, default "analytic"
+        Time model fitted to the profile, out of `predictors.registry.PREDICTORS`.
+    backward_ratio : float, default 1.99
+        Backward / forward.
+    release_mode, gpu_order : str
+        Rules of the instance.
+    slo_units : float, default 5
+        SLO of every request in SLO units.
+    tick_s : float, default 0.001
+        Grid in seconds that releases, predicted costs and SLOs are rounded up to.
+    seed : int, default 0
+        Seed of interleaving, lengths and actual costs.
+    """
+
+    requests: str = GENERATED
+    profile: str = "llama-13b-a100"
+    model: str = ""
+    gpu: str | None = None
+    tensor_parallel: int = 1
+    nodes: int = 4
+    stages: int = 4
+    training_share: float = 0.3
+    load: float | None = None
+    rate_scale: float | None = None
+    tasks: int = 400
+    predictor: str = "analytic"
+    backward_ratio: float = 1.99
+    release_mode: str = "async"
+    gpu_order: str = "reserve"
+    slo_units: float = 5.0
+    tick_s: float = 0.001
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A built study.
+
+    Parameters
+    ----------
+    trace : Trace
+        Instance with predicted and actual costs.
+    objective : Objective
+        What schedules are compared by.
+    head : dict of str to str
+        What every table built on it must say.
+    foot : tuple of str
+        Counts and exceptions.
+    """
+
+    trace: Trace
+    objective: Objective
+    head: dict[str, str]
+    foot: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Fitted time model, whole-model actual seconds, and what is to be said about them."""
+
+    time_model: Any
+    actual_s: FloatArray
+    shape: Any
+    memory_bytes: float
+    truth: str
+    head: dict[str, str]
+    foot: tuple[str, ...]
+
+
+def build(study: Study) -> Problem:
+    """Read, generate, fit and assemble.
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown trace, profile, model, GPU type or predictor.
+    FieldError
+        If the study asks for what its sources cannot give.
+    """
+    if study.load is not None and study.rate_scale is not None:
+        raise FieldError("both given", where="load, rate_scale", expected="one of them")
+    work, arrivals = _arrivals(study)
+    source = _source(study, work)
+    costs, optimizer, cluster = _predicted(study, work, source)
+    work, factor, load_found = _compressed(study, work, costs)
+    unit = float(costs.forward_s[0][work.is_inference].sum(axis=1).mean())
+    slo_s = float(to_seconds(ticks_up(study.slo_units * unit, study.tick_s), study.tick_s))
+    work = replace(work, slo_s=np.where(work.is_inference, slo_s, np.inf))
+    instance = Instance(
+        cluster,
+        work,
+        costs,
+        release_mode=study.release_mode,
+        gpu_order=study.gpu_order,
+        tick_s=study.tick_s,
+    )
+    from predictors.estimate import stage_costs
+
+    actual = stage_costs(
+        source.actual_s,
+        work.is_training,
+        stages=study.stages,
+        backward_ratio=study.backward_ratio,
+        held=costs.held_bytes[0, :, 0],
+        resident=float(costs.resident_bytes[0, 0]),
+    )
+    objective = slo_objective(instance)
+    gpus = f"{study.tensor_parallel} GPUs" if study.tensor_parallel > 1 else "one GPU"
+    head = {
+        "truth": source.truth,
+        "arrivals": arrivals,
+        **source.head,
+        "cluster": f"{study.nodes} nodes x {study.stages} stages, each stage {gpus}",
+        "load": f"{load_found:.3f}, gaps multiplied by {factor:.4g}",
+        "training": f"{work.is_training.mean():.3f} of {work.tasks} tasks, {study.release_mode}",
+        "SLO": f"{study.slo_units:g} units of {unit:.4f} s (predicted) = {slo_s:.3f} s",
+        "memory": f"{OPTIMIZERS[optimizer]}; actual bytes taken as predicted",
+        "assumed": f"forward split evenly over stages; backward = {study.backward_ratio:g} x forward "
+        "(default: Sailor, LLAMA-3-8 on A100-40, 3 points); no update, no hop",
+        "grid": f"releases, predicted costs and SLO rounded up to {study.tick_s:g} s",
+        "objective": f"4 x inference response + training response + "
+        f"{objective.late_penalty_s:.4g} s per late request, in seconds",
+        "seed": str(study.seed),
+    }
+    trace = Trace(instance, actual, source.truth.split(":")[0], source.truth)
+    return Problem(trace, objective, head, source.foot)
+
+
+def slo_objective(instance: Instance) -> Objective:
+    """4·Σ inference response + Σ training response + 20·FT·S s per late request.
+
+    FT is the mean stage-0 forward of all tasks on node class 0.
+    """
+    mean = float(np.mean(instance.costs.forward_s[0, :, 0]))
+    late = 20 * mean * instance.cluster.stages
+    return Objective(inference_response=4, training_response=1, late_penalty_s=late)
+
+
+def _arrivals(study: Study) -> tuple[Workload, str]:
+    share, seed = study.training_share, study.seed
+    if study.requests == GENERATED:
+        work = generate(
+            study.tasks,
+            training_share=share,
+            rate_per_s=1.0,
+            training_release="previous_request",
+            seed=seed,
+        )
+        return work, "synthetic: Poisson, log-normal lengths with hh-rlhf's moments"
+    if study.requests not in TRACES:
+        raise unknown("trace of requests", study.requests, (*TRACES, GENERATED))
+    table = load(study.requests)
+    work = stretch(
+        table["arrival_s"],
+        table["ContextTokens"],
+        table["GeneratedTokens"],
+        tasks=study.tasks,
+        training_share=share,
+        seed=seed,
+    )
+    return work, f"{study.requests} ({table.source}), first {int(work.is_inference.sum())} requests"
+
+
+def _source(study: Study, work: Workload) -> _Source:
+    from predictors.calibration import calibrations
+    from predictors.model_shapes import model_shape
+
+    rng = np.random.default_rng([study.seed, 1])
+    known = calibrations()
+    if study.profile in known:
+        fitted = known[study.profile]
+        if study.model not in ("", fitted.model):
+            raise FieldError(f"{study.model!r}", where="model", expected=f"{fitted.model!r}")
+        time_model = fitted.time_model()
+        queries = np.column_stack([work.batch, work.prompt_tokens]).astype(np.float64)
+        drawn = np.exp(rng.normal(0.0, fitted.residual_std, work.tasks))
+        errors = ", ".join(f"{k} {v:g} %" for k, v in fitted.mape_pct.items())
+        return _Source(
+            time_model,
+            np.asarray(time_model.predict(queries) * drawn),
+            model_shape(fitted.model),
+            fitted.gpus * 80 * GIB,
+            f"synthetic: prediction x log-normal residual of {100 * fitted.residual_std:.1f} %",
+            {"predicted": f"calibration {fitted.name} ({fitted.source}); held-out error {errors}"},
+            (),
+        )
+    if study.profile not in PROFILES:
+        raise unknown("profile", study.profile, (*PROFILES, *known))
+    return _measured(study, work, rng)
+
+
+def _measured(study: Study, work: Workload, rng: np.random.Generator) -> _Source:
+    from predictors.measured import LABELS
+    from predictors.model_shapes import model_shape
+    from predictors.registry import PREDICTORS
+
+    profile = read_profile(study.profile, study.model, study.gpu, study.tensor_parallel)
+    points, seconds = profile.points
+    time_model = PREDICTORS.create(study.predictor).fit(points, seconds)
+    measured = profile.measured
+    actual, label = measured.at(work.batch, work.prompt_tokens)
+    spread = measured.spread
+    said = "none measured" if spread is None else f"{100 * spread:.2f} % as its repeats"
+    foot = [f"{int(np.sum(label == i))} tasks {name}" for i, name in enumerate(LABELS)]
+    foot.append(
+        f"{measured.missing} runs missing in the profile, {measured.implausible} left out because "
+        "a batch of fewer tokens took longer"
+    )
+    name = f"{profile.name}, {profile.model}, {profile.gpus} x {profile.gpu}"
+    return _Source(
+        time_model,
+        measured.draw(actual, rng),
+        model_shape(profile.model),
+        profile.memory_bytes,
+        f"profile: {name}; interpolated in tokens; spread {said}",
+        {
+            "predicted": f"{study.predictor} model on {len(seconds)} runs, relative spread on "
+            f"held-out points {100 * time_model.residual_std_:.1f} %"
+        },
+        tuple(foot),
+    )
+
+
+def _predicted(study: Study, work: Workload, source: _Source) -> tuple[Costs, str, Cluster]:
+    from predictors import estimate_costs
+
+    cluster = Cluster(
+        study.nodes, study.stages, np.full((study.nodes, study.stages), source.memory_bytes)
+    )
+    for optimizer in OPTIMIZERS:
+        costs = estimate_costs(
+            work,
+            source.time_model,
+            source.shape,
+            stages=study.stages,
+            optimizer=optimizer,
+            backward_ratio=study.backward_ratio,
+            tick_s=study.tick_s,
+        )
+        try:
+            Instance(cluster, work, costs)
+        except InfeasibleError as error:
+            refused = error
+            continue
+        return costs, optimizer, cluster
+    raise refused
+
+
+def _compressed(study: Study, work: Workload, costs: Costs) -> tuple[Workload, float, float]:
+    """Multiply the gaps so that the load, or the rate, is as asked; return factor and load."""
+    seconds = (costs.forward_s + costs.backward_s)[0].mean(axis=1).sum() / study.nodes
+    span = float(np.max(work.release_s, initial=0.0))
+    if not span > 0:
+        raise FieldError("all tasks arrive at once", where="tasks", expected="a span of arrivals")
+    factor = 1.0
+    if study.load is not None:
+        wanted = float(floats("load", study.load, (), above=0))
+        factor = seconds / wanted / span
+    elif study.rate_scale is not None:
+        factor = 1 / float(floats("rate_scale", study.rate_scale, (), above=0))
+    release_s = to_seconds(ticks_up(work.release_s * factor, study.tick_s), study.tick_s)
+    return replace(work, release_s=release_s), factor, float(seconds / np.max(release_s))
