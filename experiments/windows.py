@@ -1,0 +1,168 @@
+"""Short windows of a run, on which policies meet the proven optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.timing import TimedPolicy
+from lemix_opt import evaluate, replay, simulate, validate
+from lemix_opt.evaluation import objective_value, response_s
+from lemix_opt.objective import Objective
+from lemix_opt.result import relative_gap
+from lemix_opt.schedule import Schedule
+from lemix_opt.trace import Trace
+
+
+@dataclass(frozen=True)
+class ExactSettings:
+    """How the exact solver is run on every window.
+
+    Parameters
+    ----------
+    solver : str, default "cpsat"
+        Name in the registry; empty for none.
+    time_limit_s : float, default 30
+        Wall seconds per window.
+    deterministic_limit : float, optional
+        Limit in the solver's own time, for repeatable tables of windows that do not close.
+    """
+
+    solver: str = "cpsat"
+    time_limit_s: float = 30.0
+    deterministic_limit: float | None = None
+
+
+@dataclass(frozen=True)
+class WindowOutcome:
+    """Rows, times and schedules of one window.
+
+    Parameters
+    ----------
+    rows : tuple of dict
+        One per policy and one for the exact solver, deterministic.
+    times : tuple of dict
+        Wall times of the same.
+    responses : dict of str to ndarray
+        Actual response of every inference task in seconds, by name.
+    schedules : dict of str to Schedule
+        Schedules on predicted costs, by name.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    times: tuple[dict[str, Any], ...]
+    responses: dict[str, Any]
+    schedules: dict[str, Schedule]
+
+
+def cut(trace: Trace, size: int) -> list[Trace]:
+    """Cut a trace, in task order, into windows of at most `size` tasks; each starts at 0 s."""
+    windows = []
+    release_s = trace.instance.workload.release_s
+    for first in range(0, trace.instance.tasks, size):
+        tasks = np.arange(first, min(first + size, trace.instance.tasks))
+        instance = trace.instance.window(tasks, shift_s=float(np.min(release_s[tasks])))
+        windows.append(Trace(instance, trace.actual.take(tasks), trace.truth, trace.provenance))
+    return windows
+
+
+def run_window(
+    number: int,
+    trace: Trace,
+    objective: Objective,
+    policies: tuple[str, ...],
+    exact: ExactSettings,
+    seed: int,
+) -> WindowOutcome:
+    """Run every policy and the exact solver on one window, from an empty cluster.
+
+    Objectives and bounds are on predicted costs, which policies and solver both believe; responses
+    are those of a replay on actual costs.
+    """
+    from solvers import solve
+    from solvers.registry import POLICIES
+
+    instance = trace.instance
+    inference = instance.workload.is_inference
+    rows, times, responses, schedules = [], [], {}, {}
+    best: tuple[float, Schedule] | None = None
+    for name in policies:
+        timed = TimedPolicy(POLICIES.create(name))
+        plan = simulate(instance, timed, seed=seed)
+        valid = not validate(instance, plan)
+        value = float(np.sum(objective_value(instance, plan, objective)))
+        if valid and np.isfinite(value) and (best is None or value < best[0]):
+            best = (value, plan)
+        done = replay(trace, POLICIES.create(name), seed=seed).schedule
+        rows.append(_row(number, name, trace, objective, plan, done, value, valid))
+        times.append(
+            {"window": number, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
+        )
+        responses[name], schedules[name] = response_s(instance, done)[inference], plan
+    if exact.solver:
+        result = solve(
+            instance,
+            exact.solver,
+            objective,
+            time_limit_s=exact.time_limit_s,
+            deterministic_limit=exact.deterministic_limit,
+            seed=seed,
+            initial=None if best is None else best[1],
+        )
+        bound = result.lower_bound
+        for row in rows:
+            row["lower_bound_s"], row["proven"] = bound, result.status == "optimal"
+        if result.schedule is not None:
+            done = replay(trace, result.schedule).schedule
+            value = float(np.sum(result.objective or 0.0))
+            row = _row(number, exact.solver, trace, objective, result.schedule, done, value, True)
+            rows.append(row | {"lower_bound_s": bound, "proven": result.status == "optimal"})
+            responses[exact.solver] = response_s(instance, done)[inference]
+            schedules[exact.solver] = result.schedule
+        times.append(
+            {"window": number, "name": exact.solver, "decisions": 1, "wall_s": result.runtime_s}
+        )
+        for row in rows:
+            _add_gaps(row, result.objective if result.status == "optimal" else None)
+    return WindowOutcome(tuple(rows), tuple(times), responses, schedules)
+
+
+def _row(
+    number: int,
+    name: str,
+    trace: Trace,
+    objective: Objective,
+    plan: Schedule,
+    done: Schedule,
+    value: float,
+    valid: bool,
+) -> dict[str, Any]:
+    score = evaluate(trace.instance, done)
+    return {
+        "window": number,
+        "name": name,
+        "tasks": trace.instance.tasks,
+        "in_model": valid,
+        "objective_s": value,
+        "lower_bound_s": None,
+        "proven": False,
+        "above_optimum": None,
+        "gap_to_bound": None,
+        "actual_objective_s": float(np.sum(objective_value(trace.instance, done, objective))),
+        "bubble_rate": score.bubble_rate,
+        "nodes_used": score.nodes_used,
+        "slo_attainment_5x": score.slo_attainment_5x,
+        "makespan_s": score.makespan_s,
+        "planned_makespan_s": float(np.max(plan.operations.end_s, initial=0.0)),
+    }
+
+
+def _add_gaps(row: dict[str, Any], optimum: Any) -> None:
+    if not row["in_model"] or not np.isfinite(row["objective_s"]):
+        return
+    if optimum is not None:
+        row["above_optimum"] = row["objective_s"] / float(np.sum(optimum)) - 1
+    if row["lower_bound_s"] is not None:
+        row["gap_to_bound"] = relative_gap(row["objective_s"], row["lower_bound_s"])
