@@ -172,8 +172,9 @@ def build(study: Study) -> Problem:
         "training": f"{work.is_training.mean():.3f} of {work.tasks} tasks, {study.release_mode}",
         "SLO": f"{study.slo_units:g} units of {unit:.4f} s (predicted) = {slo_s:.3f} s",
         "memory": f"{OPTIMIZERS[optimizer]}; actual bytes taken as predicted",
-        "assumed": f"forward split evenly over stages; backward = {study.backward_ratio:g} x forward "
-        "(default: Sailor, LLAMA-3-8 on A100-40, 3 points); no update, no hop",
+        "assumed": "forward split evenly over stages; backward = "
+        f"{study.backward_ratio:g} x forward (default: Sailor, LLAMA-3-8 on A100-40, 3 points); "
+        "no update, no hop",
         "grid": f"releases, predicted costs and SLO rounded up to {study.tick_s:g} s",
         "objective": f"4 x inference response + training response + "
         f"{objective.late_penalty_s:.4g} s per late request, in seconds",

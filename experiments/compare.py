@@ -1,0 +1,199 @@
+"""The main job: policies on a whole run, and beside the proven optimum on its windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.study import Problem, Study, build
+from experiments.timing import TimedPolicy
+from experiments.windows import ExactSettings, WindowOutcome, cut, run_window
+from lemix_opt import evaluate, replay, validate
+from lemix_opt.checks import whole
+from lemix_opt.errors import unknown
+from lemix_opt.evaluation import objective_value
+from lemix_opt.schedule import Schedule
+
+POLICIES = ("lemix", "lemix-reference", "separate", "mix-rr", "mix-luf", "random", "jsq")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tables and schedules of one comparison.
+
+    Parameters
+    ----------
+    problem : Problem
+        What was compared on.
+    run : tuple of dict
+        One row per policy over the whole stretch, on actual costs.
+    windows : tuple of dict
+        One row per window and policy or solver.
+    summary : tuple of dict
+        One row per policy or solver over all windows.
+    times : tuple of dict
+        Wall times; the only table that differs from run to run.
+    schedules : dict of str to Schedule
+        Schedules of the whole stretch on actual costs, by policy.
+    first_window : WindowOutcome or None
+        Schedules of the first window on predicted costs.
+    """
+
+    problem: Problem
+    run: tuple[dict[str, Any], ...]
+    windows: tuple[dict[str, Any], ...]
+    summary: tuple[dict[str, Any], ...]
+    times: tuple[dict[str, Any], ...]
+    schedules: dict[str, Schedule]
+    first_window: WindowOutcome | None
+
+
+def compare(
+    study: Study | Problem,
+    policies: Sequence[str] = POLICIES,
+    exact: ExactSettings | None = None,
+    *,
+    window: int = 16,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run policies on a whole stretch and, with the exact solver, on its windows.
+
+    Parameters
+    ----------
+    study : Study or Problem
+        What to compare on.
+    policies : sequence of str
+        Names in the registry.
+    exact : ExactSettings, optional
+        The exact solver; without it windows are not run.
+    window : int, default 16
+        Most tasks of a window.
+    jobs : int, default 1
+        Processes windows are spread over; tables do not depend on it.
+    progress : callable, optional
+        Called with what is done, how much of it, and out of how much.
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown policy or solver, before anything runs.
+    """
+    from solvers.registry import POLICIES as KNOWN
+    from solvers.registry import SOLVERS
+
+    for name in policies:
+        if name not in KNOWN:
+            raise unknown("policy", name, KNOWN.names())
+    if exact is not None and exact.solver not in SOLVERS:
+        raise unknown("solver", exact.solver, SOLVERS.names())
+    window = whole("window", window, minimum=1)
+    problem = study if isinstance(study, Problem) else build(study)
+    seed = int(problem.head["seed"])
+    report = progress or (lambda what, done, total: None)
+    rows, times, schedules = [], [], {}
+    for i, name in enumerate(policies):
+        report("policies on the whole run", i, len(policies))
+        row, took, schedules[name] = _whole(problem, name, seed)
+        rows.append(row)
+        times.append(took)
+    report("policies on the whole run", len(policies), len(policies))
+    outcomes: list[WindowOutcome] = []
+    if exact is not None:
+        parts = cut(problem.trace, window)
+        calls = [
+            (i, part, problem.objective, tuple(policies), exact, seed)
+            for i, part in enumerate(parts)
+        ]
+        for done, outcome in enumerate(_spread(calls, jobs), 1):
+            outcomes.append(outcome)
+            report("windows with the exact solver", done, len(parts))
+    return Comparison(
+        problem,
+        tuple(rows),
+        tuple(row for o in outcomes for row in o.rows),
+        tuple(_summary(outcomes, problem)),
+        (*times, *(t for o in outcomes for t in o.times)),
+        schedules,
+        outcomes[0] if outcomes else None,
+    )
+
+
+def _spread(calls: list[Any], jobs: int) -> Any:
+    if jobs == 1:
+        return (run_window(*call) for call in calls)
+    from joblib import Parallel, delayed
+
+    # One window is one job, in order, so that the tables do not depend on who ran what.
+    return Parallel(n_jobs=jobs, return_as="generator")(delayed(run_window)(*c) for c in calls)
+
+
+def _whole(
+    problem: Problem, name: str, seed: int
+) -> tuple[dict[str, Any], dict[str, Any], Schedule]:
+    from solvers.registry import POLICIES as KNOWN
+
+    trace = problem.trace
+    timed = TimedPolicy(KNOWN.create(name))
+    outcome = replay(trace, timed, seed=seed)
+    broken = validate(trace.instance.with_costs(trace.actual), outcome.schedule)
+    value = objective_value(trace.instance, outcome.schedule, problem.objective)
+    row = {
+        "name": name,
+        "actual_objective_s": float(np.sum(value)),
+        **evaluate(trace.instance, outcome.schedule).as_dict(),
+        "rules_broken": len(broken),
+    }
+    took = {"window": -1, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
+    return row, took, outcome.schedule
+
+
+def _summary(outcomes: list[WindowOutcome], problem: Problem) -> list[dict[str, Any]]:
+    if not outcomes:
+        return []
+    unit = float(problem.trace.instance.slo_unit_s or np.nan)
+    return [
+        _over_windows(name, outcomes, unit)
+        for name in dict.fromkeys(row["name"] for o in outcomes for row in o.rows)
+    ]
+
+
+def _over_windows(name: str, outcomes: list[WindowOutcome], unit: float) -> dict[str, Any]:
+    rows = [row for o in outcomes for row in o.rows if row["name"] == name]
+    counted = [r for r in rows if r["in_model"] and np.isfinite(r["objective_s"])]
+    closed = [r for r in counted if r["above_optimum"] is not None]
+    bounded = [r for r in counted if r["lower_bound_s"] is not None]
+    responses = np.concatenate([o.responses[name] for o in outcomes if name in o.responses])
+
+    def percentile(q: float) -> float | None:
+        return float(np.percentile(responses, q, method="higher")) if responses.size else None
+
+    def total(some: list[dict[str, Any]], column: str) -> float | None:
+        return float(sum(r[column] for r in some)) if some else None
+
+    objective, bound = total(bounded, "objective_s"), total(bounded, "lower_bound_s")
+    optimum = sum(r["objective_s"] / (1 + r["above_optimum"]) for r in closed)
+    return {
+        "name": name,
+        "windows": len(outcomes),
+        "in_model": len(counted),
+        "closed": len(closed),
+        "objective_s": objective,
+        "lower_bound_s": bound,
+        "gap_to_bound": None if not objective or bound is None else (objective - bound) / objective,
+        "above_optimum": total(closed, "objective_s") / optimum - 1 if closed else None,  # type: ignore[operator]
+        "above_optimum_worst": max((r["above_optimum"] for r in closed), default=None),
+        "actual_objective_s": total(rows, "actual_objective_s"),
+        "response_p50_s": percentile(50),
+        "response_p95_s": percentile(95),
+        "response_p99_s": percentile(99),
+        "slo_attainment_5x": float(np.mean(responses <= 5 * unit + 1e-9))
+        if responses.size
+        else None,
+        "bubble_rate": float(np.mean([r["bubble_rate"] for r in rows])),
+        "nodes_used": float(np.mean([r["nodes_used"] for r in rows])),
+    }
