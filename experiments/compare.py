@@ -185,7 +185,7 @@ def _over_windows(name: str, outcomes: list[WindowOutcome], unit: float) -> dict
         "objective_s": objective,
         "lower_bound_s": bound,
         "gap_to_bound": None if not objective or bound is None else (objective - bound) / objective,
-        "above_optimum": total(closed, "objective_s") / optimum - 1 if closed else None,  # type: ignore[operator]
+        "above_optimum": total(closed, "objective_s") / optimum - 1 if closed else None,
         "above_optimum_worst": max((r["above_optimum"] for r in closed), default=None),
         "actual_objective_s": total(rows, "actual_objective_s"),
         "response_p50_s": percentile(50),
