@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from experiments import cli_compare
 from lemix_opt.errors import InfeasibleError, LemixError
 
 app = typer.Typer(
@@ -114,6 +115,9 @@ def simulate(
     _show(score, as_json)
     if violations:
         raise typer.Exit(1)
+
+
+cli_compare.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,133 @@
+"""`lemix compare` and `lemix demo`: the main job, on named data or on what the package carries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lemix_opt.checks import whole
+from lemix_opt.errors import FieldError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Jobs = Annotated[int, typer.Option(help="Processes for the windows.")]
+_POLICIES = "lemix,lemix-reference,separate,mix-rr,mix-luf,random,jsq"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(compare)
+    app.command()(demo)
+
+
+def compare(
+    requests: Annotated[str, typer.Option(help="Trace, or 'poisson' for generated arrivals.")],
+    profile: Annotated[str, typer.Option(help="Measured profile or packaged calibration.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, charts and traces.")],
+    model: Annotated[str, typer.Option(help="Model, as the profile names it.")] = "",
+    gpu: Annotated[str | None, typer.Option(help="GPU type of the profile.")] = None,
+    tensor_parallel: Annotated[int, typer.Option(help="GPUs that one stage stands for.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Nodes.")] = 4,
+    stages: Annotated[int, typer.Option(help="Pipeline stages of a node.")] = 4,
+    training_share: Annotated[float, typer.Option(help="Training / all tasks.")] = 0.3,
+    load: Annotated[float | None, typer.Option(help="Load to compress the gaps to.")] = None,
+    rate_scale: Annotated[float | None, typer.Option(help="Factor on the rate.")] = None,
+    tasks: Annotated[int, typer.Option(help="Tasks, training included.")] = 400,
+    policies: Annotated[str, typer.Option(help="Names with commas.")] = _POLICIES,
+    exact: Annotated[str, typer.Option(help="Exact solver, or 'none'.")] = "cpsat",
+    time_limit: Annotated[float, typer.Option(help="Wall seconds per window.")] = 30.0,
+    deterministic_limit: Annotated[
+        float | None, typer.Option(help="Solver's own limit, for repeatable tables.")
+    ] = None,
+    window: Annotated[int, typer.Option(help="Most tasks of a window.")] = 16,
+    predictor: Annotated[str, typer.Option(help="analytic, boosted or reference.")] = "analytic",
+    backward_ratio: Annotated[float, typer.Option(help="Backward / forward.")] = 1.99,
+    release_mode: Annotated[str, typer.Option(help="async, sync or open.")] = "async",
+    gpu_order: Annotated[str, typer.Option(help="Rule of the GPUs.")] = "reserve",
+    slo_units: Annotated[float, typer.Option(help="SLO in units.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    jobs: Jobs = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare policies with each other on a run, and with the optimum on its windows."""
+    from experiments.study import Study
+
+    study = Study(
+        requests,
+        profile,
+        model,
+        gpu,
+        tensor_parallel,
+        nodes,
+        stages,
+        training_share,
+        load,
+        rate_scale,
+        tasks,
+        predictor,
+        backward_ratio,
+        release_mode,
+        gpu_order,
+        slo_units,
+        seed=seed,
+    )
+    limits = None if exact == "none" else (exact, time_limit, deterministic_limit)
+    _run(study, tuple(policies.split(",")), limits, window, jobs, out, as_json)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo-output"),
+    jobs: Jobs = 2,
+    as_json: Json = False,
+) -> None:
+    """Run the main job on what the package carries: generated arrivals, synthetic truth."""
+    from experiments.study import Study
+
+    study = Study(load=0.9, tasks=96)
+    _run(study, tuple(_POLICIES.split(",")), ("cpsat", 20.0, None), 8, jobs, out, as_json)
+
+
+def _run(
+    study: Any,
+    policies: tuple[str, ...],
+    limits: tuple[str, float, float | None] | None,
+    window: int,
+    jobs: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    from experiments.compare import compare as run
+    from experiments.progress import progress_bar
+    from experiments.report import report_text, times_text, write_report
+    from experiments.windows import ExactSettings
+
+    jobs = whole("jobs", jobs, minimum=1)
+    if out.exists() and not out.is_dir():
+        raise FieldError("is a file", where=str(out), expected="a folder")
+    with progress_bar(quiet=as_json) as show:
+        found = run(
+            study,
+            policies,
+            None if limits is None else ExactSettings(*limits),
+            window=window,
+            jobs=jobs,
+            progress=show,
+        )
+        files = write_report(found, out)
+    if as_json:
+        plain = {
+            "head": found.problem.head,
+            "foot": found.problem.foot,
+            "run": found.run,
+            "summary": found.summary,
+            "windows": found.windows,
+            "times": found.times,
+            "files": [str(path) for path in files],
+        }
+        typer.echo(json.dumps(plain, indent=2))
+        return
+    typer.echo(report_text(found))
+    typer.echo(times_text(found))
+    typer.echo(f"{len(files)} files in {out}: tables, Gantt charts and Perfetto traces")
