@@ -93,7 +93,7 @@ def plot_gantt(
     )
     for node in range(1, instance.cluster.nodes):
         ax.axhline(node * stages - 0.5, color="black", linewidth=0.6)
-    ax.invert_yaxis()
+    ax.set_ylim(gpus - 0.4, -0.6)
     ax.set_xlim(left=0)
     ax.set_xlabel("time [s]")
     ax.tick_params(labelsize=7)
@@ -102,7 +102,14 @@ def plot_gantt(
     if bool((late & work.is_inference).any()):
         handles.append(Patch(facecolor="white", edgecolor="black", hatch="////", label="late"))
     if handles:
-        ax.legend(handles=handles, fontsize=7, loc="upper right", ncols=len(handles))
+        ax.legend(
+            handles=handles,
+            fontsize=7,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=len(handles),
+            frameon=False,
+        )
     return ax
 
 

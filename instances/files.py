@@ -39,13 +39,27 @@ def write(instance: Instance, path: str | os.PathLike[str]) -> None:
     path : path-like
         Target; compressed when it ends in ``.gz``.
     """
+    write_json({"format": FORMAT, "version": VERSION, **instance_to_plain(instance)}, path)
+
+
+def instance_to_plain(instance: Instance) -> dict[str, Any]:
+    """Return an instance as lists and numbers, ready for JSON."""
+    return {
+        f.name: columns_to_plain(getattr(instance, f.name))
+        if f.name in _PARTS
+        else _plain(getattr(instance, f.name))
+        for f in fields(instance)
+    }
+
+
+def columns_to_plain(columns: Any) -> dict[str, Any]:
+    """Return the arrays of a data object as lists, by field."""
+    return {f.name: _plain(getattr(columns, f.name)) for f in fields(columns)}
+
+
+def write_json(plain: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write JSON, compressed when `path` ends in ``.gz``; the file appears whole or not at all."""
     path = Path(path)
-    plain: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    for field in fields(instance):
-        value = getattr(instance, field.name)
-        if field.name in _PARTS:
-            value = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-        plain[field.name] = _plain(value)
     content = msgspec.json.encode(plain)
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
@@ -87,16 +101,30 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instanc
     LemixError
         If the instance itself is refused; the message names file and field.
     """
+    plain = read_json(path, FORMAT, VERSION, max_bytes)
+    return instance_from_plain(plain, Path(path))
+
+
+def read_json(
+    path: str | os.PathLike[str], form: str, version: int, max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
+    """Read a JSON object of one format and version; these two fields are taken out."""
     path = Path(path)
     plain = _decode(path, max_bytes)
-    if plain.get("format") != FORMAT or plain.get("version") != VERSION:
+    found = (plain.pop("format", None), plain.pop("version", None))
+    if found != (form, version):
         raise FileFormatError(
-            f"format {plain.get('format')!r}, version {plain.get('version')!r}",
+            f"format {found[0]!r}, version {found[1]!r}",
             where=str(path),
-            expected=f"{FORMAT!r}, version {VERSION}",
+            expected=f"{form!r}, version {version}",
         )
+    return plain
+
+
+def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
+    """Build an instance from the fields of a file; errors name `path` and field."""
     names = [f.name for f in fields(Instance)]
-    _same_keys(path, "top level", plain, [*names, "format", "version"])
+    same_keys(path, "top level", plain, names)
     parts: dict[str, Any] = {}
     try:
         for name in names:
@@ -107,7 +135,7 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instanc
                 continue
             if not isinstance(value, dict):
                 raise FileFormatError(f"{type(value).__name__}", where=name, expected="an object")
-            _same_keys(path, name, value, [f.name for f in fields(kind)])
+            same_keys(path, name, value, [f.name for f in fields(kind)])
             if name == "workload" and isinstance(value["slo_s"], list):
                 value["slo_s"] = [math.inf if v is None else v for v in value["slo_s"]]
             columns = {
@@ -117,12 +145,15 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instanc
             parts[name] = kind(**columns)
         return Instance(**parts)
     except LemixError as error:
-        if str(path) in str(error):
-            raise
-        where = f"{path}: {error.where}" if error.where else str(path)
-        raise type(error)(
-            error.what, where=where, expected=error.expected, hint=error.hint
-        ) from None
+        raise located(error, path) from None
+
+
+def located(error: LemixError, path: Path) -> LemixError:
+    """Return the error with the file's name in it."""
+    if str(path) in str(error):
+        return error
+    where = f"{path}: {error.where}" if error.where else str(path)
+    return type(error)(error.what, where=where, expected=error.expected, hint=error.hint)
 
 
 def _shaped(name: str, entry: Any, plain: dict[str, Any]) -> Any:
@@ -166,7 +197,8 @@ def _decode(path: Path, max_bytes: int) -> dict[str, Any]:
     return plain
 
 
-def _same_keys(path: Path, where: str, found: dict[str, Any], wanted: list[str]) -> None:
+def same_keys(path: Path, where: str, found: dict[str, Any], wanted: list[str]) -> None:
+    """Raise for the first unknown or missing field."""
     for name in found:
         if name not in wanted:
             raise FileFormatError(
