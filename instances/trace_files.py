@@ -1,0 +1,133 @@
+"""Trace files and schedule files: versioned JSON beside the instance's own."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from instances.files import (
+    columns_to_plain,
+    instance_from_plain,
+    instance_to_plain,
+    located,
+    read_json,
+    same_keys,
+    write_json,
+)
+from lemix_opt.costs import Costs
+from lemix_opt.errors import FileFormatError, LemixError
+from lemix_opt.schedule import Operations, Schedule
+from lemix_opt.trace import Trace
+
+TRACE, SCHEDULE = "lemix-opt trace", "lemix-opt schedule"
+VERSION = 1
+_SCHEDULE_FIELDS = ("node", "end_state", "release_s", "out_of_memory", "operations")
+
+
+def write_schedule(schedule: Schedule, path: str | os.PathLike[str]) -> None:
+    """Write a schedule; the file appears whole or not at all."""
+    write_json({"format": SCHEDULE, "version": VERSION, **_schedule_to_plain(schedule)}, path)
+
+
+def read_schedule(path: str | os.PathLike[str]) -> Schedule:
+    """Read a schedule file.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is no schedule file; the message names file and field.
+    LemixError
+        If the schedule itself is refused.
+    """
+    return _schedule_from_plain(read_json(path, SCHEDULE, VERSION), Path(path))
+
+
+def write_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
+    """Write a trace; the file appears whole or not at all."""
+    schedule = trace.schedule
+    plain = {
+        "format": TRACE,
+        "version": VERSION,
+        "truth": trace.truth,
+        "provenance": trace.provenance,
+        "instance": instance_to_plain(trace.instance),
+        "actual": columns_to_plain(trace.actual),
+        "schedule": None if schedule is None else _schedule_to_plain(schedule),
+    }
+    write_json(plain, path)
+
+
+def read_trace(path: str | os.PathLike[str]) -> Trace:
+    """Read a trace file.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is no trace file; the message names file and field.
+    LemixError
+        If instance, costs or schedule are refused.
+    """
+    place = Path(path)
+    plain = read_json(path, TRACE, VERSION)
+    same_keys(place, "top level", plain, [f.name for f in fields(Trace)])
+    for name in ("instance", "actual"):
+        _object(place, name, plain[name])
+    instance = instance_from_plain(plain["instance"], place)
+    same_keys(place, "actual", plain["actual"], [f.name for f in fields(Costs)])
+    schedule = plain["schedule"]
+    if schedule is not None:
+        schedule = _schedule_from_plain(_object(place, "schedule", schedule), place)
+    try:
+        actual = Costs(**plain["actual"]) if instance.tasks else instance.costs
+        return Trace(instance, actual, plain["truth"], str(plain["provenance"]), schedule)
+    except LemixError as error:
+        raise located(error, place) from None
+
+
+def _object(path: Path, name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FileFormatError(
+            f"{type(value).__name__}", where=f"{path}: {name}", expected="an object"
+        )
+    return value
+
+
+def _schedule_to_plain(schedule: Schedule) -> dict[str, Any]:
+    release = [None if math.isinf(r) else r for r in schedule.release_s.tolist()]
+    return {
+        "node": schedule.node.tolist(),
+        "end_state": schedule.end_state.tolist(),
+        "release_s": release,
+        "out_of_memory": [list(event) for event in schedule.out_of_memory],
+        "operations": columns_to_plain(schedule.operations),
+    }
+
+
+def _schedule_from_plain(plain: dict[str, Any], path: Path) -> Schedule:
+    same_keys(path, "schedule", plain, list(_SCHEDULE_FIELDS))
+    rows = _object(path, "operations", plain["operations"])
+    same_keys(path, "operations", rows, [f.name for f in fields(Operations)])
+    release, lost = plain["release_s"], plain["out_of_memory"]
+    if not isinstance(release, list):
+        raise FileFormatError("no list", where=f"{path}: release_s", expected="a list of seconds")
+    try:
+        events = tuple((int(t), int(s), int(n), float(at)) for t, s, n, at in lost)
+    except (TypeError, ValueError):
+        raise FileFormatError(
+            f"{str(lost)[:60]}",
+            where=f"{path}: out_of_memory",
+            expected="a list of [task, stage, node, seconds]",
+        ) from None
+    try:
+        return Schedule(
+            plain["node"],
+            Operations(**rows),
+            plain["end_state"],
+            [math.inf if r is None else r for r in release],  # type: ignore[arg-type]
+            events,
+        )
+    except LemixError as error:
+        raise located(error, path) from None
