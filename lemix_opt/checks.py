@@ -127,6 +127,7 @@ def arrays_equal(left: Any, right: Any) -> bool:
     for name in left.__dataclass_fields__:
         a, b = getattr(left, name), getattr(right, name)
         same = np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
-        if not same:
+        # NaN stands for "there is none", which two objects may share.
+        if not same and not (a is b or (isinstance(a, float) and a != a and b != b)):
             return False
     return True
