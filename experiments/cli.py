@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments import cli_compare
+from experiments import cli_compare, cli_data, cli_replay
 from lemix_opt.errors import InfeasibleError, LemixError
 
 app = typer.Typer(
@@ -117,7 +117,8 @@ def simulate(
         raise typer.Exit(1)
 
 
-cli_compare.register(app)
+for part in (cli_compare, cli_data, cli_replay):
+    part.register(app)
 
 
 def main() -> None:
