@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments import cli_compare, cli_data, cli_replay
+from experiments import cli_compare, cli_data, cli_replay, cli_sweep
 from lemix_opt.errors import InfeasibleError, LemixError
 
 app = typer.Typer(
@@ -117,7 +117,7 @@ def simulate(
         raise typer.Exit(1)
 
 
-for part in (cli_compare, cli_data, cli_replay):
+for part in (cli_compare, cli_data, cli_replay, cli_sweep):
     part.register(app)
 
 

@@ -1,0 +1,55 @@
+"""`lemix sweep`: a grid of problems, solvers, parameters and seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(sweep)
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="TOML file with the grid.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
+    retry_failed: Annotated[bool, typer.Option(help="Run cells with an error again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run every cell of a grid that is not finished yet; exit code 1 when cells failed."""
+    from experiments.progress import progress_bar
+    from experiments.sweep import run_sweep
+    from experiments.sweep_config import read_grid
+    from experiments.tables import Column, text_table
+
+    cells = read_grid(config)
+    with progress_bar(quiet=as_json) as show:
+        state = run_sweep(cells, out, jobs=jobs, retry_failed=retry_failed, progress=show)
+    if as_json:
+        typer.echo(json.dumps({"rows": state.rows, "times": state.times}, indent=2))
+    else:
+        columns = (
+            Column("problem", "problem"),
+            Column("solver", "solver"),
+            Column("parameters", "parameters"),
+            Column("seed", "seed"),
+            Column("status", "status"),
+            Column("objective_s", "objective, predicted costs [s]"),
+            Column("lower_bound_s", "bound [s]"),
+            Column("slo_attainment_5x", "SLO 5x, actual [%]", 1, True),
+            Column("error", "error"),
+        )
+        typer.echo(text_table(state.rows, columns))
+        typer.echo(
+            f"{len(cells)} cells: {state.ran} run now, {state.kept} from before, "
+            f"{state.failed} with an error; tables in {out}"
+        )
+    if state.failed:
+        raise typer.Exit(1)
