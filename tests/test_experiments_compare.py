@@ -1,0 +1,134 @@
+"""The main job on synthetic and on measured data: figures that must hold together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.compare import compare
+from experiments.report import report_text, write_report
+from experiments.study import Study, build
+from experiments.tables import read_parquet
+from experiments.windows import ExactSettings, cut
+from lemix_opt.errors import FieldError, UnknownNameError
+from lemix_opt.grid import on_grid
+
+DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
+)
+SMALL = Study(tasks=18, nodes=2, stages=2, load=0.9, seed=3)
+EXACT = ExactSettings(time_limit_s=60)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.9])
+def test_the_load_is_what_was_asked(load: float) -> None:
+    instance = build(Study(tasks=200, load=load)).trace.instance
+    work = (instance.costs.forward_s + instance.costs.backward_s).mean(axis=2).sum()
+    assert work / (4 * instance.workload.release_s.max()) == pytest.approx(load, rel=0.01)
+    assert on_grid(instance.workload.release_s, instance.tick_s)
+    assert instance.workload.is_training.mean() == pytest.approx(0.3)
+
+
+def test_windows_cover_the_run_and_keep_its_slo() -> None:
+    trace = build(SMALL).trace
+    parts = cut(trace, 8)
+    assert [p.instance.tasks for p in parts] == [8, 8, 2]
+    assert {p.instance.slo_unit_s for p in parts} == {trace.instance.slo_unit_s}
+    assert all(p.instance.workload.release_s.min() == 0 for p in parts)
+    gaps = np.diff(parts[1].instance.workload.release_s)
+    assert gaps == pytest.approx(np.diff(trace.instance.workload.release_s[8:16]))
+
+
+def test_bound_optimum_and_policies_are_in_order() -> None:
+    found = compare(SMALL, ("lemix", "jsq", "lemix-reference"), EXACT, window=6)
+    exact = {r["window"]: r for r in found.windows if r["name"] == "cpsat"}
+    assert all(row["proven"] for row in exact.values())
+    for row in found.windows:
+        best = exact[row["window"]]["objective_s"]
+        assert row["lower_bound_s"] <= best + 1e-9
+        if row["in_model"]:
+            assert row["objective_s"] >= best - 1e-9
+            assert row["above_optimum"] == pytest.approx(row["objective_s"] / best - 1)
+        else:
+            assert row["above_optimum"] is None
+            assert row["gap_to_bound"] is None
+    summary = {row["name"]: row for row in found.summary}
+    assert summary["cpsat"]["above_optimum"] == pytest.approx(0, abs=1e-9)
+    assert summary["cpsat"]["closed"] == 3
+    assert report_text(found).splitlines()[0].startswith("truth      synthetic: ")
+
+
+def test_tables_do_not_depend_on_processes() -> None:
+    one = compare(SMALL, ("lemix", "random"), EXACT, window=6, jobs=1)
+    two = compare(SMALL, ("lemix", "random"), EXACT, window=6, jobs=2)
+    assert (one.run, one.windows, one.summary) == (two.run, two.windows, two.summary)
+
+
+def test_tables_are_byte_identical_in_different_processes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from experiments.compare import compare; from experiments.report import write_report\n"
+        "from experiments.study import Study; from experiments.windows import ExactSettings\n"
+        "s = Study(tasks=12, nodes=2, stages=2, load=0.9)\n"
+        "c = compare(s, ('lemix', 'random'), ExactSettings(time_limit_s=60), window=6)\n"
+        "write_report(c, Path(sys.argv[1]))\n"
+    )
+    for name, hashing in (("a", "1"), ("b", "2")):
+        environment = {**os.environ, "PYTHONHASHSEED": hashing}
+        root = Path(__file__).resolve().parents[1]
+        call = [sys.executable, "-c", code, str(tmp_path / name)]
+        subprocess.run(call, check=True, cwd=root, env=environment)
+    names = {p.name for p in (tmp_path / "a").iterdir()}
+    assert names == {p.name for p in (tmp_path / "b").iterdir()}
+    for name in names - {"times.parquet", "times.txt"}:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_a_report_can_be_read_back(tmp_path: Path) -> None:
+    found = compare(SMALL, ("jsq",), None)
+    files = {p.name for p in write_report(found, tmp_path)}
+    assert {"report.txt", "run.parquet", "run-jsq.perfetto.json.gz"} <= files
+    rows, said = read_parquet(tmp_path / "run.parquet")
+    assert rows[0]["actual_objective_s"] == found.run[0]["actual_objective_s"]
+    assert said["truth"].startswith("synthetic")
+
+
+def test_names_are_checked_before_anything_runs() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'lemix'"):
+        compare(SMALL, ("lemyx",), None)
+    with pytest.raises(UnknownNameError, match="trace of requests"):
+        build(Study(requests="azure"))
+    with pytest.raises(UnknownNameError, match="profile"):
+        build(Study(profile="muxserve"))
+    with pytest.raises(FieldError, match="one of them"):
+        build(Study(load=1.0, rate_scale=2.0))
+
+
+@needs_data
+def test_measured_truth_is_labelled_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    mux = build(
+        Study("azure_llm_2023_conv", "muxserve_llama_a100", "llama-13b", tasks=400, load=0.9)
+    )
+    assert mux.trace.truth == "profile"
+    assert "spread none measured" in mux.head["truth"]
+    counts = [int(line.split()[0]) for line in mux.foot[:3]]
+    longer = int(np.sum(mux.trace.instance.workload.prompt_tokens > 512))
+    assert sum(counts) == 400
+    assert counts[2] == pytest.approx(longer, abs=2)
+    assert mux.foot[2].endswith("measured at equal tokens, length extrapolated")
+    # The actual costs are not the predictor's.
+    ratio = mux.trace.actual.forward_s / mux.trace.instance.costs.forward_s
+    assert 0.02 < np.std(np.log(ratio)) < 0.3
+    split = Study(
+        "azure_llm_2023_conv", "splitwise_perf_model", "llama2-70b", "h100-80gb", 2, load=0.9
+    )
+    problem = build(split)
+    assert "spread 2.27 % as its repeats" in problem.head["truth"]
+    assert problem.head["cluster"].endswith("each stage 2 GPUs")
