@@ -64,7 +64,7 @@ def plot_gantt(
     if ax is None:
         ax = Figure(figsize=(11, 0.28 * gpus + 1.6), layout="constrained").subplots()
     rows, work = schedule.operations, instance.workload
-    late = response_s(instance, schedule) > work.slo_s + 1e-9
+    late = work.is_inference & (response_s(instance, schedule) > work.slo_s + 1e-9)
     drawn = set()
     for task, phase, stage, node, start, end in zip(
         *(c.tolist() for c in (rows.task, rows.phase, rows.stage, rows.node)),
@@ -99,7 +99,7 @@ def plot_gantt(
     ax.tick_params(labelsize=7)
     ax.set_title(title, fontsize=9, loc="left")
     handles = [Patch(color=COLOURS[kind], label=kind) for kind in COLOURS if kind in drawn]
-    if bool((late & work.is_inference).any()):
+    if bool(late.any()):
         handles.append(Patch(facecolor="white", edgecolor="black", hatch="////", label="late"))
     if handles:
         ax.legend(
