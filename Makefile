@@ -25,5 +25,9 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/benchmarks -o addopts="" -q --benchmark-columns=median,iqr,rounds --benchmark-sort=name --benchmark-json=bench.json
+	$(BIN)/python -c 'import json; [print(b["name"], *(f"{k}={v}" for k, v in b["extra_info"].items())) for b in json.load(open("bench.json"))["benchmarks"] if b["extra_info"]]'
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

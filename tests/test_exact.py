@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import brute_starts
 import numpy as np
 import pytest
 from brute_force import optimum
@@ -31,17 +32,17 @@ def regular_value(instance: Instance, ends: list[float]) -> float:
     return float(total)
 
 
-def tiny(draw_seed: int, mode: str, fifo: bool) -> Instance:
+def tiny(draw_seed: int, mode: str, fifo: bool, most: int = 7, longest: int = 3) -> Instance:
     rng = np.random.default_rng(draw_seed)
     nodes, stages, tasks = int(rng.integers(1, 3)), int(rng.integers(1, 3)), int(rng.integers(1, 4))
     kind = rng.integers(0, 2, tasks)
-    while (kind + 1).sum() * stages > 7:
+    while (kind + 1).sum() * stages > most:
         tasks -= 1
         kind = kind[:tasks]
     shape = (1, tasks, stages)
     costs = Costs(
-        rng.integers(1, 4, shape),
-        rng.integers(1, 4, shape),
+        rng.integers(1, longest + 1, shape),
+        rng.integers(1, longest + 1, shape),
         rng.integers(0, 4, shape) * 2.0**20,
         0.0,
         rng.integers(0, 2, (1, stages)),
@@ -69,6 +70,63 @@ def test_the_optimum_is_that_of_brute_force(seed: int, mode: str, fifo: bool) ->
     assert validate(instance, result.schedule) == []
     wanted = optimum(instance, lambda ends: regular_value(instance, ends))
     assert result.objective == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["async", "sync", "open"])
+@pytest.mark.parametrize("fifo", [False, True])
+def test_the_optimum_is_that_of_brute_force_up_to_ten_operations(mode: str, fifo: bool) -> None:
+    checked = 0
+    for seed in range(400):
+        instance = tiny(seed, mode, fifo, most=10)
+        size = int((instance.workload.kind + 1).sum()) * instance.cluster.stages
+        if size < 8 or instance.tasks < 2:
+            continue
+        result = solve(instance, "cpsat", REGULAR, time_limit_s=30)
+        wanted = optimum(instance, lambda ends, i=instance: regular_value(i, ends))  # type: ignore[misc]
+        assert result.objective == pytest.approx(wanted, abs=1e-6), seed
+        checked += 1
+        if checked == 8:
+            break
+    assert checked == 8
+
+
+IDLE_OBJECTIVES = {
+    "idle": Objective(idle=1),
+    "node_time": Objective(node_time=1),
+    "mixed": Objective(idle=1, node_time=2, inference_response=1),
+}
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["async", "sync", "open"]),
+    st.booleans(),
+    st.sampled_from(sorted(IDLE_OBJECTIVES)),
+)
+@settings(max_examples=80, deadline=None)
+def test_idle_and_node_time_are_those_of_every_integer_start(
+    seed: int, mode: str, fifo: bool, name: str
+) -> None:
+    instance = tiny(seed, mode, fifo, most=6, longest=2)
+    assume(brute_starts.horizon(instance) <= 12)
+    objective = IDLE_OBJECTIVES[name]
+
+    def value(placed: brute_starts.Placed) -> float:
+        lengths = [last - first for first, last in brute_starts.spans(instance, placed).values()]
+        idle = instance.cluster.stages * sum(lengths) - brute_starts.busy(instance, placed)
+        total = objective.idle * idle + objective.node_time * sum(lengths)
+        for i in range(instance.tasks):
+            if objective.inference_response and not instance.workload.kind[i]:
+                last = (i, "F", instance.cluster.stages - 1)
+                end = placed[1][last] + instance.costs.forward_s[0, i, -1]
+                total += instance.workload.weight[i] * (end - instance.workload.release_s[i])
+        return float(total)
+
+    result = solve(instance, "cpsat", objective, time_limit_s=30)
+    assert result.status == "optimal"
+    assert result.schedule is not None
+    assert validate(instance, result.schedule) == []
+    assert result.objective == pytest.approx(brute_starts.optimum(instance, value), abs=1e-6)
 
 
 @given(
