@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 InstancePath = Annotated[Path, typer.Argument(help="Instance file (.json or .json.gz).")]
+Out = Annotated[Path | None, typer.Option(help="Where to write the schedule.")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 
 
@@ -69,10 +70,12 @@ def solve(
     late_penalty: Annotated[float, typer.Option(help="Seconds per late request.")] = 0.0,
     time_limit: Annotated[float, typer.Option(help="Wall seconds.")] = 60.0,
     seed: Seed = 0,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Solve one instance; exit code 1 when it is infeasible or nothing was found."""
     import instances
+    from instances.trace_files import write_schedule
     from lemix_opt.objective import Objective
     from solvers import solve as run
 
@@ -85,6 +88,8 @@ def solve(
     result = run(
         instances.read(path), solver, objective=objective, time_limit_s=time_limit, seed=seed
     )
+    if out is not None and result.schedule is not None:
+        write_schedule(result.schedule, out)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2, default=str))
     else:
@@ -98,10 +103,12 @@ def simulate(
     path: InstancePath,
     policy: Annotated[str, typer.Option(help="Name out of 'lemix solvers'.")] = "jsq",
     seed: Seed = 0,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Run a policy on an instance and print its score; exit code 1 on violations."""
     import instances
+    from instances.trace_files import write_schedule
     from lemix_opt.engine import simulate as run
     from lemix_opt.evaluation import evaluate
     from lemix_opt.validation import validate
@@ -109,6 +116,8 @@ def simulate(
 
     instance = instances.read(path)
     schedule = run(instance, POLICIES.create(policy), seed=seed)
+    if out is not None:
+        write_schedule(schedule, out)
     violations = validate(instance, schedule)
     score: dict[str, Any] = dict(evaluate(instance, schedule).as_dict())
     score["violations"] = [str(v.message) for v in violations]

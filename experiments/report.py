@@ -12,6 +12,7 @@ from experiments.compare import Comparison
 from experiments.gantt import save_gantt
 from experiments.perfetto import write_perfetto
 from experiments.tables import Column, text_table, write_parquet
+from instances.trace_files import write_trace
 from lemix_opt.errors import LemixError
 from lemix_opt.files import write_atomically
 
@@ -127,6 +128,7 @@ def write_report(
     if comparison.windows:
         put("windows.parquet", lambda p: write_parquet(comparison.windows, p, said))
         put("summary.parquet", lambda p: write_parquet(comparison.summary, p, said))
+    put("trace.json.gz", lambda p: write_trace(trace, p))
     truth = comparison.problem.head["truth"]
     for name, schedule in comparison.schedules.items():
         put(

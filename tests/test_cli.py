@@ -83,3 +83,78 @@ def test_solvers_are_listed_with_their_parameters(tmp_path: Path) -> None:
     listed = json.loads(run.stdout)
     assert listed["solver cpsat"] == "workers"
     assert "variant" in listed["policy lemix-reference"]
+
+
+def test_a_schedule_goes_through_validate_and_replay(tmp_path: Path, file: str) -> None:
+    plan = str(tmp_path / "plan.json")
+    assert lemix("solve", file, "--out", plan, cwd=tmp_path).returncode == 0
+    good = lemix("validate", file, plan, "--explain", cwd=tmp_path)
+    assert (good.returncode, good.stdout.splitlines()[0]) == (0, "feasible")
+    assert good.stdout.splitlines()[-1].startswith("makespan")
+    broken = json.loads(Path(plan).read_text())
+    broken["operations"]["start_s"][0] += 0.5
+    broken["operations"]["end_s"][0] += 0.5
+    Path(plan).write_text(json.dumps(broken))
+    bad = lemix("validate", file, plan, "--json", cwd=tmp_path)
+    assert bad.returncode == 1
+    assert json.loads(bad.stdout)["feasible"] is False
+
+
+def test_compare_leaves_a_trace_that_replay_reads(tmp_path: Path) -> None:
+    arguments = "--requests poisson --profile llama-13b-a100 --tasks 12 --nodes 2 --stages 2"
+    compared = lemix(
+        "compare",
+        *arguments.split(),
+        *["--load", "0.9", "--policies", "jsq,lemix", "--window", "6", "--out", "found", "--json"],
+        cwd=tmp_path,
+    )
+    assert compared.returncode == 0, compared.stderr
+    found = json.loads(compared.stdout)
+    assert found["head"]["truth"].startswith("synthetic")
+    assert {row["name"] for row in found["summary"]} == {"jsq", "lemix", "cpsat"}
+    again = lemix("replay", "found/trace.json.gz", "--policy", "jsq", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    said = json.loads(again.stdout)
+    run = next(row for row in found["run"] if row["name"] == "jsq")
+    assert said["response_p99_s"] == run["response_p99_s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("compare --requests poisson --profile llama --out x", "unknown profile 'llama'"),
+        (
+            "compare --requests poisson --profile llama-13b-a100 --policies jsk --out x",
+            "Did you mean 'jsq'",
+        ),
+        ("compare --requests poisson --profile llama-13b-a100 --load 0 --out x", "load"),
+        ("fit --profile muxserve_llama_a100 --model llama-13b", "LEMIX_DATA"),
+        ("datasets azure", "unknown dataset 'azure'"),
+        ("sweep absent.toml --out x", "absent.toml: no such file"),
+        ("replay absent.json --policy jsq", "absent.json: no such file"),
+        ("validate absent.json absent.json", "absent.json: no such file"),
+    ],
+)
+def test_bad_use_is_one_line_and_code_2(
+    tmp_path: Path, arguments: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LEMIX_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = lemix(*arguments.split(), cwd=tmp_path)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_workers_of_a_sweep_pass_over_a_users_folder(tmp_path: Path) -> None:
+    """A folder called `experiments` in the working directory reaches no worker process."""
+    for room in ("experiments", "solvers"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").write_text("raise RuntimeError('mine')")
+    (tmp_path / "grid.toml").write_text(
+        "seeds = [0, 1]\n[[instance]]\nstudy = { tasks = 6, nodes = 2, stages = 2, load = 0.9 }\n"
+        '[[solver]]\nname = "jsq"\n'
+    )
+    run = lemix("sweep", "grid.toml", "--out", "out", "--jobs", "2", "--json", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert [row["error"] for row in json.loads(run.stdout)["rows"]] == [None, None]
