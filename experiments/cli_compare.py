@@ -12,7 +12,7 @@ from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Jobs = Annotated[int, typer.Option(help="Processes for the windows.")]
+Jobs = Annotated[int, typer.Option(help="Processes for the windows; 0 for one per core.")]
 _POLICIES = "lemix,lemix-reference,separate,mix-rr,mix-luf,random,jsq"
 
 
@@ -48,7 +48,7 @@ def compare(
     gpu_order: Annotated[str, typer.Option(help="Rule of the GPUs.")] = "reserve",
     slo_units: Annotated[float, typer.Option(help="SLO in units.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
-    jobs: Jobs = 1,
+    jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
     """Compare policies with each other on a run, and with the optimum on its windows."""
@@ -79,7 +79,7 @@ def compare(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo-output"),
-    jobs: Jobs = 2,
+    jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
     """Run the main job on what the package carries: generated arrivals, synthetic truth."""
@@ -98,12 +98,14 @@ def _run(
     out: Path,
     as_json: bool,
 ) -> None:
+    import joblib
+
     from experiments.compare import compare as run
     from experiments.progress import progress_bar
     from experiments.report import report_text, times_text, write_report
     from experiments.windows import ExactSettings
 
-    jobs = whole("jobs", jobs, minimum=1)
+    jobs = whole("jobs", jobs, minimum=0) or joblib.cpu_count()
     if out.exists() and not out.is_dir():
         raise FieldError("is a file", where=str(out), expected="a folder")
     with progress_bar(quiet=as_json) as show:
