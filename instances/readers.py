@@ -41,7 +41,7 @@ def read_azure(path: Source) -> Table:
         try:
             stamps.append(np.datetime64(text.strip().replace(" ", "T"), "ns"))
         except ValueError:
-            stamps.append(np.datetime64("NaT"))
+            stamps.append(np.datetime64("NaT", "ns"))
         if np.isnat(stamps[-1]) or (row and stamps[-1] < stamps[-2]):
             raise FileFormatError(
                 f"value {text[:40]!r}",

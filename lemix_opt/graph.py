@@ -101,7 +101,7 @@ def _gpu_pairs(schedule: Schedule) -> list[tuple[int, int]]:
     rows = schedule.operations
     order = np.lexsort((rows.task, rows.phase, rows.end_s, rows.start_s, rows.stage, rows.node))
     gpu = rows.node[order] * (int(np.max(rows.stage, initial=0)) + 1) + rows.stage[order]
-    same = np.flatnonzero(gpu[1:] == gpu[:-1])
+    same = np.flatnonzero(gpu[1:] == gpu[:-1]).tolist()
     return [(int(order[i]), int(order[i + 1])) for i in same]
 
 
@@ -118,8 +118,8 @@ def _chain_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int,
         else:
             before = (task, phase, stage - 1 if phase == FORWARD else stage + 1)
             if before in index:
-                node = kind[schedule.node[task]]
-                lag = float(hop[node, task, min(stage, before[2])])
+                of_class = int(kind[int(schedule.node[task])])
+                lag = float(hop[of_class, task, min(stage, before[2])])
         if before in index:
             found.append((index[before], row, lag))
     return found
