@@ -100,7 +100,7 @@ def _run(
 ) -> None:
     import joblib
 
-    from experiments.compare import compare as run
+    from experiments.comparison import compare as run
     from experiments.progress import progress_bar
     from experiments.report import report_text, times_text, write_report
     from experiments.windows import ExactSettings

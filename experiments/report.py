@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.compare import Comparison
+from experiments.comparison import Comparison
 from experiments.gantt import save_gantt
 from experiments.perfetto import write_perfetto
 from experiments.tables import Column, text_table, write_parquet

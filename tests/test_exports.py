@@ -30,3 +30,26 @@ def test_orders_of_import_do_not_matter() -> None:
     for order in list(permutations(LATE))[:6]:
         code = "\n".join(f"from lemix_opt import {name}; assert callable({name})" for name in order)
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("room", ["lemix_opt", "solvers", "predictors", "instances", "experiments"])
+def test_every_promised_name_is_there(room: str) -> None:
+    code = (
+        f"import types, {room}\n"
+        f"for name in {room}.__all__:\n"
+        f"    assert not isinstance(getattr({room}, name), types.ModuleType), name\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_signatures_of_the_design_can_be_imported() -> None:
+    code = (
+        "from lemix_opt import Cluster, Workload, Costs, Instance, Objective, Schedule, Trace\n"
+        "from lemix_opt import Policy, simulate, validate, evaluate, replay\n"
+        "from solvers import solve, list_solvers\n"
+        "from predictors import TimeModel, MemoryModel, estimate_costs\n"
+        "from instances import read, write, generate, load\n"
+        "from experiments import Study, compare\n"
+        "assert all(map(callable, (simulate, solve, estimate_costs, generate, load, compare)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

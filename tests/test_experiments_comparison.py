@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.compare import compare
+from experiments.comparison import compare
 from experiments.report import report_text, write_report
 from experiments.study import Study, build
 from experiments.tables import read_parquet
@@ -73,7 +73,7 @@ def test_tables_do_not_depend_on_processes() -> None:
 def test_tables_are_byte_identical_in_different_processes(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from experiments.compare import compare; from experiments.report import write_report\n"
+        "from experiments.comparison import compare; from experiments.report import write_report\n"
         "from experiments.study import Study; from experiments.windows import ExactSettings\n"
         "s = Study(tasks=12, nodes=2, stages=2, load=0.9)\n"
         "c = compare(s, ('lemix', 'random'), ExactSettings(time_limit_s=60), window=6)\n"
