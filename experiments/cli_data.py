@@ -64,7 +64,7 @@ def datasets(
 
 def fit(
     profile: Annotated[str, typer.Option(help="Measured profile.")],
-    model: Annotated[str, typer.Option(help="Model, as the profile names it.")],
+    model: Annotated[str, typer.Option(help="Model, as the profile names it.")] = "",
     gpu: Annotated[str | None, typer.Option(help="GPU type.")] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs of one measurement.")] = 1,
     longest: Annotated[float, typer.Option(help="Hold lengths above out.")] = 128,
@@ -73,7 +73,10 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="Where to save it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit every time model to a profile and print its errors on held-out points."""
+    """Fit every time model, or the memory model, and print errors on held-out points."""
+    if profile == "fms_fine_tuning_a100":
+        _fit_memory(as_json)
+        return
     from experiments.profiles import read_profile
     from experiments.tables import Column, text_table
     from predictors.errors_by_split import split_errors
@@ -118,3 +121,26 @@ def fit(
         Column("mape_pct", "mean abs. error [%]", 1),
     )
     typer.echo("\n" + text_table(rows, columns))
+
+
+def _fit_memory(as_json: bool) -> None:
+    import numpy as np
+
+    from experiments.memory_profiles import read_memory_profile
+    from predictors.memory import MemoryModel
+
+    found = read_memory_profile()
+    fitted = MemoryModel().fit(found.parts, found.peak_bytes)
+    error = 100 * float(np.mean(np.abs(np.exp(-fitted.residuals_) - 1)))
+    said = {
+        "profile": f"{found.source}: full fine-tuning of models with a published shape",
+        "measured": f"{len(found.peak_bytes)} runs used, {found.left_out} rows left out",
+        "peak": f"{fitted.constant_ / 2**30:.2f} GiB + {fitted.factor_[0]:.3f} x states"
+        f" + {fitted.factor_[1]:.3f} x activations",
+        "held-out error": f"{error:.1f} % mean absolute, five folds of points",
+    }
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+        return
+    for key, value in said.items():
+        typer.echo(f"{key:15s} {value}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments.memory_profiles import read_memory_profile
 from instances import generate
 from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.grid import on_grid
@@ -22,6 +24,22 @@ from predictors import (
 )
 from predictors.memory import held_bytes, resident_bytes
 from predictors.model_shapes import model_shape
+
+DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
+)
+
+
+@needs_data
+def test_the_correction_helps_on_measured_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    found = read_memory_profile()
+    assert (len(found.peak_bytes), found.left_out) == (42, 407)
+    fitted = MemoryModel().fit(found.parts, found.peak_bytes)
+    held_out = np.mean(np.abs(np.exp(-fitted.residuals_) - 1))
+    raw = np.mean(np.abs(found.parts.sum(axis=1) / found.peak_bytes - 1))
+    assert held_out < 0.2 < raw
 
 
 def test_states_by_hand() -> None:
