@@ -140,6 +140,12 @@ def build(study: Study) -> Problem:
     source = _source(study, work)
     costs, optimizer, cluster = _predicted(study, work, source)
     work, factor, load_found = _compressed(study, work, costs)
+    if not work.is_inference.any():
+        raise FieldError(
+            f"{study.training_share:g} of {study.tasks} tasks",
+            where="training_share",
+            expected="a share that leaves at least one request to serve",
+        )
     unit = float(costs.forward_s[0][work.is_inference].sum(axis=1).mean())
     slo_s = float(to_seconds(ticks_up(study.slo_units * unit, study.tick_s), study.tick_s))
     work = replace(work, slo_s=np.where(work.is_inference, slo_s, np.inf))
@@ -240,7 +246,7 @@ def _source(study: Study, work: Workload) -> _Source:
             fitted.gpus * 80 * GIB,
             f"synthetic: prediction x log-normal residual of {100 * fitted.residual_std:.1f} %",
             {"predicted": f"calibration {fitted.name} ({fitted.source}); held-out error {errors}"},
-            (),
+            (_beyond(work, fitted.max_length, fitted.max_tokens),),
         )
     if study.profile not in PROFILES:
         raise unknown("profile", study.profile, (*PROFILES, *known))
@@ -260,6 +266,7 @@ def _measured(study: Study, work: Workload, rng: np.random.Generator) -> _Source
     spread = measured.spread
     said = "none measured" if spread is None else f"{100 * spread:.2f} % as its repeats"
     foot = [f"{int(np.sum(label == i))} tasks {name}" for i, name in enumerate(LABELS)]
+    foot.append(_beyond(work, points[:, 1].max(), points.prod(axis=1).max()))
     foot.append(
         f"{measured.missing} runs missing in the profile, {measured.implausible} left out because "
         "a batch of fewer tokens took longer"
@@ -276,6 +283,14 @@ def _measured(study: Study, work: Workload, rng: np.random.Generator) -> _Source
             f"held-out points {100 * time_model.residual_std_:.1f} %"
         },
         tuple(foot),
+    )
+
+
+def _beyond(work: Workload, longest: float, most: float) -> str:
+    far = (work.prompt_tokens > longest) | (work.batch * work.prompt_tokens > most)
+    return (
+        f"{int(far.sum())} tasks predicted beyond the fitted range of {int(longest)} tokens a row, "
+        f"{int(most)} in all"
     )
 
 

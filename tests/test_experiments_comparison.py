@@ -99,6 +99,14 @@ def test_a_report_can_be_read_back(tmp_path: Path) -> None:
     assert said["truth"].startswith("synthetic")
 
 
+def test_a_study_without_training_is_served() -> None:
+    found = compare(
+        Study(tasks=8, training_share=0.0, nodes=2, stages=2, load=0.5), ("lemix",), EXACT
+    )
+    assert found.run[0]["inference_done"] == 8
+    assert found.summary[0]["closed"] == 1
+
+
 def test_names_are_checked_before_anything_runs() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'lemix'"):
         compare(SMALL, ("lemyx",), None)
@@ -106,6 +114,8 @@ def test_names_are_checked_before_anything_runs() -> None:
         build(Study(requests="azure"))
     with pytest.raises(UnknownNameError, match="profile"):
         build(Study(profile="muxserve"))
+    with pytest.raises(FieldError, match="at least one request"):
+        build(Study(training_share=1.0))
     with pytest.raises(FieldError, match="one of them"):
         build(Study(load=1.0, rate_scale=2.0))
 
@@ -123,6 +133,7 @@ def test_measured_truth_is_labelled_and_counted(monkeypatch: pytest.MonkeyPatch)
     assert sum(counts) == 400
     assert counts[2] == pytest.approx(longer, abs=2)
     assert mux.foot[2].endswith("measured at equal tokens, length extrapolated")
+    assert f"{longer} tasks predicted beyond the fitted range of 512 tokens" in mux.foot[3]
     # The actual costs are not the predictor's.
     ratio = mux.trace.actual.forward_s / mux.trace.instance.costs.forward_s
     assert 0.02 < np.std(np.log(ratio)) < 0.3
