@@ -137,15 +137,15 @@ def build(study: Study) -> Problem:
     if study.load is not None and study.rate_scale is not None:
         raise FieldError("both given", where="load, rate_scale", expected="one of them")
     work, arrivals = _arrivals(study)
-    source = _source(study, work)
-    costs, optimizer, cluster = _predicted(study, work, source)
-    work, factor, load_found = _compressed(study, work, costs)
     if not work.is_inference.any():
         raise FieldError(
             f"{study.training_share:g} of {study.tasks} tasks",
             where="training_share",
             expected="a share that leaves at least one request to serve",
         )
+    source = _source(study, work)
+    costs, optimizer, cluster = _predicted(study, work, source)
+    work, factor, load_found = _compressed(study, work, costs)
     unit = float(costs.forward_s[0][work.is_inference].sum(axis=1).mean())
     slo_s = float(to_seconds(ticks_up(study.slo_units * unit, study.tick_s), study.tick_s))
     work = replace(work, slo_s=np.where(work.is_inference, slo_s, np.inf))
