@@ -22,6 +22,9 @@ from lemix_opt.workload import Workload
 GENERATED = "poisson"
 """Name of generated arrivals, in place of a trace's."""
 
+MOST_TASKS = 2_000_000
+"""Tasks of one study; more do not fit beside their operations into a usual machine's memory."""
+
 TRACES = ("azure_llm_2023_code", "azure_llm_2023_conv")
 OPTIMIZERS = {
     "gpu": "mixed-precision Adam on the GPU, 16 bytes per parameter",
@@ -136,6 +139,8 @@ def build(study: Study) -> Problem:
     """
     if study.load is not None and study.rate_scale is not None:
         raise FieldError("both given", where="load, rate_scale", expected="one of them")
+    if study.tasks > MOST_TASKS:
+        raise FieldError(f"{study.tasks}", where="tasks", expected=f"at most {MOST_TASKS}")
     work, arrivals = _arrivals(study)
     if not work.is_inference.any():
         raise FieldError(
@@ -235,6 +240,12 @@ def _source(study: Study, work: Workload) -> _Source:
         fitted = known[study.profile]
         if study.model not in ("", fitted.model):
             raise FieldError(f"{study.model!r}", where="model", expected=f"{fitted.model!r}")
+        if study.predictor != "analytic":
+            raise FieldError(
+                f"{study.predictor!r} with the calibration {fitted.name}",
+                where="predictor",
+                expected="'analytic', which calibrations are, or a measured profile",
+            )
         time_model = fitted.time_model()
         queries = np.column_stack([work.batch, work.prompt_tokens]).astype(np.float64)
         drawn = np.exp(rng.normal(0.0, fitted.residual_std, work.tasks))

@@ -114,6 +114,10 @@ def test_names_are_checked_before_anything_runs() -> None:
         build(Study(requests="azure"))
     with pytest.raises(UnknownNameError, match="profile"):
         build(Study(profile="muxserve"))
+    with pytest.raises(FieldError, match="'boosted' with the calibration"):
+        build(Study(predictor="boosted"))
+    with pytest.raises(FieldError, match="at most 2000000"):
+        build(Study(tasks=10**8))
     with pytest.raises(FieldError, match="at least one request"):
         build(Study(training_share=1.0))
     with pytest.raises(FieldError, match="one of them"):
