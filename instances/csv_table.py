@@ -107,7 +107,6 @@ def read_csv(
         {c.name: c.unit for c in columns if c.unit},
         source,
         {c.name: int(np.isnan(found[c.name]).sum()) for c in columns if c.missing},
-        0,
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
 

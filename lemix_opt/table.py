@@ -28,8 +28,6 @@ class Table(Mapping[str, npt.NDArray[Any]]):
         Where the rows come from and under which licence.
     missing : mapping of str to int
         How many cells of a column are missing, by the source's own codes.
-    skipped : int
-        Rows left out on request.
     sha256 : str
         Hash of the file that was read.
     """
@@ -39,7 +37,6 @@ class Table(Mapping[str, npt.NDArray[Any]]):
     units: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     missing: Mapping[str, int] = field(default_factory=dict)
-    skipped: int = 0
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -66,6 +63,4 @@ class Table(Mapping[str, npt.NDArray[Any]]):
     def where(self, mask: npt.NDArray[np.bool_]) -> Table:
         """Return the rows at which `mask` is true."""
         columns = {name: column[mask] for name, column in self.columns.items()}
-        return Table(
-            self.name, columns, self.units, self.source, self.missing, self.skipped, self.sha256
-        )
+        return Table(self.name, columns, self.units, self.source, self.missing, self.sha256)
