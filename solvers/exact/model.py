@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from ortools.sat.python import cp_model
 
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD
-from solvers.exact.data import TickData
+from solvers.exact.data import HORIZON_LIMIT, TickData
 
 Key = tuple[int, int, int]
 
@@ -49,8 +50,13 @@ def build(instance: Instance, data: TickData) -> Model:
     gpus: dict[tuple[int, int], list[Any]] = {
         (n, s): [] for n in nodes for s in range(instance.cluster.stages)
     }
+    chained = instance.release_mode != "open"
+    event = 0
     for i in tasks:
-        _operations(instance, data, model, i, gpus)
+        trains = chained and bool(instance.workload.is_training[i])
+        head = max(int(data.release[i]), event if trains else 0)
+        opened = _operations(instance, data, model, i, head, gpus)
+        event = head + opened if trains else event
     for intervals in gpus.values():
         cp.add_no_overlap(intervals)
     _releases(instance, data, model)
@@ -61,39 +67,88 @@ def build(instance: Instance, data: TickData) -> Model:
 
 
 def _operations(
-    instance: Instance, data: TickData, model: Model, i: int, gpus: dict[tuple[int, int], list[Any]]
-) -> None:
+    instance: Instance,
+    data: TickData,
+    model: Model,
+    i: int,
+    head: int,
+    gpus: dict[tuple[int, int], list[Any]],
+) -> int:
+    """State the chain of task i from tick `head` on; return the ticks until a successor's release.
+
+    What holds on every node the task may run on is stated without a condition, so that the bound
+    does not depend on the placement.
+    """
     cp, stages = model.cp, instance.cluster.stages
-    training = bool(instance.workload.is_training[i])
-    keys = [(i, FORWARD, s) for s in range(stages)]
-    if training:
-        keys += [(i, BACKWARD, s) for s in reversed(range(stages))]
-    for key in keys:
-        model.start[key] = cp.new_int_var(0, data.horizon, f"start{key}")
-        model.end[key] = cp.new_int_var(0, data.horizon, f"end{key}")
-    last = cp.new_int_var(0, data.horizon, f"done{i}")
-    model.done.append(last)
-    for n in range(instance.cluster.nodes):
-        here = model.on[i][n]
-        before = None
-        for key in keys:
-            _, phase, s = key
-            length = int((data.forward if phase == FORWARD else data.backward)[n, i, s])
-            after = int(data.update[n, s]) if phase == BACKWARD else 0
-            start, end = model.start[key], model.end[key]
-            cp.add(end == start + length).only_enforce_if(here)
-            if length + after:
+    nodes = [
+        n for n in range(instance.cluster.nodes) if bool(np.all(data.held[n, i] <= data.room[n]))
+    ]
+    nodes = nodes or list(range(instance.cluster.nodes))
+    keys = [(FORWARD, s) for s in range(stages)]
+    if instance.workload.is_training[i]:
+        keys += [(BACKWARD, s) for s in reversed(range(stages))]
+    event = (FORWARD if instance.release_mode == "async" else BACKWARD, 0)
+    earliest, opened = head, 0
+    lasts: list[Any] = []
+    before: tuple[int, int] | None = None
+    for phase, s in keys:
+        lengths = [
+            int((data.forward if phase == FORWARD else data.backward)[n, i, s]) for n in nodes
+        ]
+        hops = [0] * len(nodes)
+        if before is not None and before[1] != s:
+            hops = [int(data.hop[n, i, min(s, before[1])]) for n in nodes]
+        earliest += min(hops)
+        start = cp.new_int_var(earliest, data.horizon, f"start{i},{phase},{s}")
+        end = _after(cp, start, list(zip(nodes, lengths, strict=True)), model.on[i])
+        model.start[i, phase, s], model.end[i, phase, s] = start, end
+        if before is not None:
+            ready = model.end[(i, *before)]
+            _no_sooner(cp, start, ready, list(zip(nodes, hops, strict=True)), model.on[i])
+        tails = [int(data.update[n, s]) if phase == BACKWARD else 0 for n in nodes]
+        for n, length, tail in zip(nodes, lengths, tails, strict=True):
+            if length + tail:
                 gpus[n, s].append(
                     cp.new_optional_fixed_size_interval_var(
-                        start, length + after, here, f"run{key},{n}"
+                        start, length + tail, model.on[i][n], f"run{i},{phase},{s},{n}"
                     )
                 )
-            if before is not None:
-                hop = int(data.hop[n, i, min(s, before[2])]) if before[2] != s else 0
-                cp.add(start >= model.end[before] + hop).only_enforce_if(here)
-            if after or key == keys[-1]:
-                cp.add(last >= end + after).only_enforce_if(here)
-            before = key
+        if max(tails) or (phase, s) == keys[-1]:
+            lasts.append(_after(cp, end, list(zip(nodes, tails, strict=True)), model.on[i]))
+        earliest += min(lengths)
+        before = (phase, s)
+        if before == event:
+            opened = earliest - head
+    if len(lasts) == 1:
+        model.done.append(lasts[0])
+    else:
+        done = cp.new_int_var(earliest, data.horizon, f"done{i}")
+        for last in lasts:
+            cp.add(done >= last)
+        model.done.append(done)
+    return opened
+
+
+def _after(cp: cp_model.CpModel, start: Any, lengths: list[tuple[int, int]], on: list[Any]) -> Any:
+    """Return start + length, a variable only where nodes differ in length."""
+    least = min(length for _, length in lengths)
+    if all(length == least for _, length in lengths):
+        return start + least
+    end = cp.new_int_var(0, HORIZON_LIMIT, "")
+    cp.add(end >= start + least)
+    for node, length in lengths:
+        cp.add(end == start + length).only_enforce_if(on[node])
+    return end
+
+
+def _no_sooner(
+    cp: cp_model.CpModel, start: Any, ready: Any, hops: list[tuple[int, int]], on: list[Any]
+) -> None:
+    least = min(hop for _, hop in hops)
+    cp.add(start >= ready + least)
+    for node, hop in hops:
+        if hop > least:
+            cp.add(start >= ready + hop).only_enforce_if(on[node])
 
 
 def _releases(instance: Instance, data: TickData, model: Model) -> None:
