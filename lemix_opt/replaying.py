@@ -1,4 +1,4 @@
-"""Replay: the same decisions, or another policy, under the costs that really happened."""
+"""Score a policy or a schedule against what really happened: recorded or profiled costs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lemix_opt.checks import FloatArray, choice
-from lemix_opt.engine.run import simulate
-from lemix_opt.errors import UnsupportedError
+from lemix_opt.engine import simulate
+from lemix_opt.engine.follow import chain_of, follow
+from lemix_opt.errors import FieldError, UnsupportedError
 from lemix_opt.evaluation import Score, evaluate
+from lemix_opt.instance import Instance
 from lemix_opt.policy import Policy
-from lemix_opt.rerun import rerun
-from lemix_opt.schedule import Schedule
+from lemix_opt.schedule import BACKWARD, DONE, PHASES, UPDATE, Schedule
 from lemix_opt.trace import Trace
 
 TIMINGS = ("order", "planned")
@@ -25,16 +26,16 @@ class Outcome:
     Parameters
     ----------
     schedule : Schedule
-        What happened under the trace's actual costs.
+        What was executed.
     score : Score
         Its metrics.
     truth : {"recorded", "profile", "synthetic"}
-        Where the actual costs come from.
+        Where the actual costs come from, as in the trace.
     provenance : str
-        Source and assumptions behind them.
-    end_shift_s : ndarray, shape (T,), optional
-        Actual minus planned end of every task; NaN for tasks that are not done in both. None for
-        the replay of a policy, which has no plan.
+        Source and assumptions behind the actual costs.
+    end_shift_s : ndarray, shape (T,), or None
+        Seconds by which every task ended later than planned: infinity for a task that was planned
+        to be done and is not, NaN for one that was not planned to be. None for policies.
     """
 
     schedule: Schedule
@@ -52,55 +53,118 @@ def replay(
     memory_model: object | None = None,
     seed: int = 0,
 ) -> Outcome:
-    """Run a policy, or repeat the decisions of a schedule, under a trace's actual costs.
+    """Execute a policy or a schedule under the actual costs of a trace.
+
+    A schedule keeps its placement and the order in which every GPU starts its operations. A
+    training task follows the closed loop unless the schedule stores an earlier release for it,
+    which a policy may have granted; then the stored one stands. A forward whose memory is not free
+    when its turn comes, while nothing before it can free any, is an out-of-memory event: the task
+    is dropped, what it holds is freed, and the others go on. Tasks that the schedule has not done
+    run as far as it ran them and keep their state.
 
     Parameters
     ----------
     trace : Trace
-        Tasks, rules, predicted and actual costs.
+        Instance and actual costs.
     policy_or_schedule : Policy or Schedule
-        A policy decides anew and sees predicted costs only. A schedule keeps its nodes and the
-        order of operations on every GPU.
+        A policy is simulated; a schedule is executed.
     timing : {"order", "planned"}, default "order"
-        Of a schedule's operations: start as early as the order allows, or also not before their
-        planned start. ``planned`` reproduces a schedule on the costs it was made with, ``order``
-        every left-shifted one.
+        Start every operation of a schedule as early as possible, or also not before its planned
+        start. On the costs it was made with, "planned" reproduces a schedule exactly.
     time_model, memory_model : None
-        Predictions other than the trace's own are not replayed yet.
+        Reserved for actual costs out of predictors.
     seed : int, default 0
-        Seed of the policy's generator.
+        Seed of the generator handed to a policy.
 
     Returns
     -------
     Outcome
-        Tasks whose actual memory does not fit when their turn comes are dropped as out-of-memory
-        events.
+        Executed schedule, its score and the shift of every task's end in seconds.
 
     Raises
     ------
-    FieldError
-        If a schedule does not belong to the trace.
     UnsupportedError
-        If a model is given.
+        For rules that are not executed, or if a model is given.
+    FieldError
+        If the schedule does not fit the instance.
+    LemixError
+        If the orders of the GPUs, the chains and the closed loop wait for each other in a cycle.
     """
     choice("timing", timing, TIMINGS)
-    for name, given in (("time_model", time_model), ("memory_model", memory_model)):
-        if given is not None:
+    for name, model in (("time_model", time_model), ("memory_model", memory_model)):
+        if model is not None:
             raise UnsupportedError(
-                f"{name} is not replayed yet",
+                "replay takes its actual costs from the trace only",
                 where=name,
                 expected="None",
-                hint="Build the trace's instance from estimate_costs with that model instead",
+                hint="Build a Trace whose actual costs come from the model",
             )
-    instance = trace.instance
-    shift = None
+    instance, shift = trace.instance, None
     if isinstance(policy_or_schedule, Schedule):
         plan = policy_or_schedule
-        done = rerun(instance, plan, trace.actual, planned=timing == "planned")
-        planned, actual = plan.end_s(), done.end_s()
-        both = np.isfinite(planned) & np.isfinite(actual)
+        _check(instance, plan)
+        executed = follow(instance, trace.actual, plan, timing == "planned")
         shift = np.full(instance.tasks, np.nan)
-        shift[both] = actual[both] - planned[both]
+        planned = plan.end_state == DONE
+        shift[planned] = executed.end_s()[planned] - plan.end_s()[planned]
+        shift.flags.writeable = False
+    elif not isinstance(policy_or_schedule, Policy):
+        raise FieldError(
+            f"a {type(policy_or_schedule).__name__}",
+            where="policy_or_schedule",
+            expected="a Schedule, or a Policy with start, decide and observe",
+        )
+    elif timing == "planned":
+        raise FieldError("'planned' for a policy", where="timing", expected="'order': no plan")
     else:
-        done = simulate(instance, policy_or_schedule, trace.actual, seed)
-    return Outcome(done, evaluate(instance, done), trace.truth, trace.provenance, shift)
+        executed = simulate(instance, policy_or_schedule, actual=trace.actual, seed=seed)
+    score = evaluate(instance, executed)
+    return Outcome(executed, score, trace.truth, trace.provenance, shift)
+
+
+def _check(instance: Instance, plan: Schedule) -> None:
+    """Raise `FieldError` unless every task ran a beginning of its chain, done ones all of it."""
+    for name, value, wanted in (
+        ("pipeline", instance.pipeline, "plain"),
+        ("gpu_sharing", instance.gpu_sharing, "exclusive"),
+        ("memory_rule", instance.memory_rule, "reserve"),
+    ):
+        if value != wanted:
+            raise UnsupportedError(
+                f"{name} {value!r} is not replayed", where=name, expected=repr(wanted)
+            )
+    if plan.tasks != instance.tasks:
+        raise FieldError(f"{plan.tasks} tasks", where="schedule", expected=f"{instance.tasks}")
+    nodes, stages = instance.cluster.nodes, instance.cluster.stages
+    for task, node in enumerate(plan.node.tolist()):
+        if node >= nodes:
+            raise FieldError(f"{node}", where=f"node[{task}]", expected=f"a node below {nodes}")
+    o = plan.operations
+    ran: list[set[tuple[int, int]]] = [set() for _ in range(instance.tasks)]
+    columns = (o.task, o.phase, o.stage, o.micro_batch, o.node)
+    for row, (i, phase, s, part, node) in enumerate(
+        zip(*(c.tolist() for c in columns), strict=True)
+    ):
+        where = f"operations[{row}]"
+        if node != plan.node[i]:
+            expected = f"{plan.node[i]} as in node[{i}]"
+            raise FieldError(f"node {node}", where=where, expected=expected)
+        if s >= stages or part:
+            expected = f"a stage below {stages} and micro-batch 0"
+            raise FieldError(f"stage {s}, micro-batch {part}", where=where, expected=expected)
+        if (phase, s) in ran[i]:
+            text = f"a second {PHASES[phase]} of task {i} on stage {s}"
+            raise FieldError(text, where=where, expected="one")
+        ran[i].add((phase, s))
+    for i, training in enumerate(instance.workload.is_training.tolist()):
+        chain = chain_of(training, stages)
+        count = sum(phase != UPDATE for phase, _ in ran[i])
+        updated = all((BACKWARD, s) in ran[i] for phase, s in ran[i] if phase == UPDATE)
+        whole = count == len(chain) or plan.end_state[i] != DONE
+        if not (whole and updated and set(chain[:count]) <= ran[i]):
+            names = ", ".join(f"{PHASES[phase]} {s}" for phase, s in sorted(ran[i])) or "nothing"
+            raise FieldError(
+                f"task {i} runs {names}",
+                where="schedule.operations",
+                expected="every operation of a done task, a beginning of the chain of any other",
+            )

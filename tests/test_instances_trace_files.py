@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from strategies import instances as some
+from test_validation import valid
 
 from instances.trace_files import read_schedule, read_trace, write_schedule, write_trace
 from lemix_opt import Instance, LemixError, Trace, simulate
@@ -35,9 +36,7 @@ def test_traces_and_schedules_come_back_equal(instance: Instance) -> None:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> dict[str, Any]:
-    from test_replay import two_tasks
-
-    instance = two_tasks()
+    instance = valid()[0]
     write_trace(Trace(instance, instance.costs, "profile", "p"), tmp_path / "t.json")
     found: dict[str, Any] = json.loads((tmp_path / "t.json").read_text())
     return found

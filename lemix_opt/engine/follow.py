@@ -1,0 +1,348 @@
+"""Execution of a given order: what comes of a schedule when the costs are others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import pairwise
+from math import fsum, inf
+
+import numpy as np
+
+from lemix_opt.costs import Costs
+from lemix_opt.errors import LemixError
+from lemix_opt.instance import Instance
+from lemix_opt.schedule import (
+    BACKWARD,
+    DROPPED,
+    FORWARD,
+    PHASES,
+    UPDATE,
+    Operations,
+    Schedule,
+)
+
+NOISE_S = 1e-9
+"""Seconds within which a moment counts as the planned one."""
+NOISE_BYTES = 1e-3
+"""Bytes by which sums of gigabytes may be off."""
+
+
+def chain_of(training: bool, stages: int) -> list[tuple[int, int]]:
+    """Return phase and stage of a task's operations in the order in which they must run."""
+    down = [(FORWARD, s) for s in range(stages)]
+    return down + [(BACKWARD, s) for s in range(stages - 1, -1, -1)] * training
+
+
+def follow(instance: Instance, actual: Costs, plan: Schedule, planned: bool) -> Schedule:
+    """Execute a schedule in its own order, as early as possible.
+
+    Parameters
+    ----------
+    instance : Instance
+        Rules and releases.
+    actual : Costs
+        Seconds and bytes that really happen.
+    plan : Schedule
+        Placement and order; every task holds a beginning of its chain.
+    planned : bool
+        Whether operations also wait for their planned starts.
+
+    Raises
+    ------
+    LemixError
+        If operations wait for each other in a cycle.
+    """
+    return _Run(instance, actual, plan, planned).finish()
+
+
+@dataclass(slots=True, eq=False)
+class _Op:
+    id: int
+    task: int
+    phase: int
+    stage: int
+    gpu: int
+    plan_s: float
+    seconds: float
+    update_s: float
+    hop_s: float = 0.0
+    free: bool = False  # takes no time and, as planned, no turn on its GPU
+    offered: bool = False
+    ended: bool = False
+
+
+# What falls on one moment: ends, planned drops, starts, and last the drops for lack of memory.
+_END, _PLANNED_DROP, _START, _LAST = range(4)
+
+
+class _Run:
+    def __init__(self, instance: Instance, costs: Costs, plan: Schedule, planned: bool) -> None:
+        self.instance, self.actual, self.plan = instance, costs, plan
+        self.planned = planned
+        tasks, self.stages = instance.tasks, instance.cluster.stages
+        self.training = instance.workload.is_training.tolist()
+        self.own_release = instance.workload.release_s.tolist()
+        self.release = [inf] * tasks
+        self.end_state = plan.end_state.tolist()
+        self.gone = [False] * tasks
+        self.at = [0] * tasks
+        self.ready: list[float | None] = [None] * tasks
+        self.told = {(i, s): time_s for i, s, _, time_s in plan.out_of_memory}
+        gpus = instance.cluster.nodes * self.stages
+        kind = instance.cluster.node_class
+        room = instance.capacity_bytes - costs.resident_bytes[kind]
+        self.room = room.reshape(-1).tolist()
+        self.running = [False] * gpus
+        self.idle_from = [-inf] * gpus
+        self.turn = [0] * gpus
+        self.held: list[dict[int, float]] = [{} for _ in range(gpus)]
+        self.blocked: dict[int, tuple[float, _Op]] = {}
+        self.rows: list[tuple[int, int, int, int, float, float]] = []
+        self.out_of_memory: list[tuple[int, int, int, float]] = []
+        self.heap: list[tuple[float, int, int, _Op | None]] = []
+        self.now_s = 0.0
+        self._lay_out()
+        self._close_loop()
+
+    def _lay_out(self) -> None:
+        """Put the planned operations into chains of tasks and queues of GPUs."""
+        o, costs, stages = self.plan.operations, self.actual, self.stages
+        columns = (o.task, o.phase, o.stage, o.start_s, o.end_s)
+        self.span = {
+            (i, p, s): (b, e) for i, p, s, b, e in zip(*(c.tolist() for c in columns), strict=True)
+        }
+        kind = self.instance.cluster.node_class
+        self.chain: list[list[_Op]] = []
+        self.queue: list[list[_Op]] = [[] for _ in self.room]
+        count = 0
+        for i, node in enumerate(self.plan.node.tolist()):
+            self.chain.append([])
+            for phase, s in chain_of(self.training[i], stages):
+                if (i, phase, s) not in self.span:
+                    break
+                k, begin = int(kind[node]), float(self.span[i, phase, s][0])
+                seconds = (costs.forward_s if phase == FORWARD else costs.backward_s)[k, i, s]
+                update = float(costs.update_s[k, s]) if phase == BACKWARD else 0.0
+                op = _Op(count, i, phase, s, node * stages + s, begin, float(seconds), update)
+                if phase == FORWARD and s < stages - 1:
+                    op.hop_s = float(costs.hop_s[k, i, s])
+                elif phase == BACKWARD and s > 0:
+                    op.hop_s = float(costs.hop_s[k, i, s - 1])
+                self.chain[i].append(op)
+                self.queue[op.gpu].append(op)
+                count += 1
+        for queue in self.queue:
+            queue.sort(key=lambda op: (op.plan_s, self._planned_end(op), op.id))
+            until = -inf
+            for op in queue:
+                op.free = op.seconds + op.update_s == 0 and until > op.plan_s + NOISE_S
+                until = max(until, self._planned_end(op))
+            queue[:] = [op for op in queue if not op.free]
+
+    def _planned_end(self, op: _Op) -> float:
+        last = UPDATE if op.phase == BACKWARD else op.phase
+        own = self.span[op.task, op.phase, op.stage]
+        return float(self.span.get((op.task, last, op.stage), own)[1])
+
+    def _close_loop(self) -> None:
+        """Release all tasks but the training tasks that wait for the one before them."""
+        loop = [i for i, trains in enumerate(self.training) if trains]
+        self.successor: dict[int, int] = {}
+        self.event = FORWARD if self.instance.release_mode == "async" else BACKWARD
+        for ahead, task in pairwise(loop if self.instance.release_mode != "open" else []):
+            planned_s = self.span.get((ahead, self.event, 0), (inf, inf))[1]
+            if planned_s == inf and self.plan.end_state[ahead] == DROPPED:
+                drops = [time_s for (i, _), time_s in self.told.items() if i == ahead]
+                planned_s = max(drops, default=inf)
+            stored = float(self.plan.release_s[task])
+            if stored < max(self.own_release[task], planned_s) - NOISE_S:
+                self.own_release[task] = max(self.own_release[task], stored)
+            else:
+                self.successor[ahead] = task
+        heads = set(self.successor.values())
+        for task, time_s in enumerate(self.own_release):
+            if task not in heads:
+                self._release(task, time_s)
+
+    def _release(self, task: int, time_s: float) -> None:
+        self.release[task] = self.ready[task] = time_s
+        self._offer(task)
+
+    def _release_after(self, task: int, time_s: float) -> None:
+        follower = self.successor.pop(task, None)
+        if follower is not None:
+            self._release(follower, max(self.own_release[follower], time_s))
+
+    def _time(self, earliest_s: float, plan_s: float) -> float:
+        """Return when something begins that could at `earliest_s`; noise does not shift plans."""
+        if earliest_s > plan_s + NOISE_S:
+            return earliest_s
+        return plan_s if self.planned or earliest_s >= plan_s - NOISE_S else earliest_s
+
+    def _offer(self, task: int) -> None:
+        """Take up the next operation of a task whose moment has become known."""
+        ready_s, place = self.ready[task], self.at[task]
+        if place < len(self.chain[task]):
+            self._try(self.chain[task][place])
+        elif self.plan.end_state[task] == DROPPED and ready_s is not None:
+            told = self.told.get((task, self._stage_after(task)), -inf)
+            heappush(self.heap, (self._time(ready_s, told), _PLANNED_DROP, task, None))
+
+    def _stage_after(self, task: int) -> int:
+        chain = chain_of(self.training[task], self.stages)
+        return chain[min(self.at[task], len(chain) - 1)][1]
+
+    def _head(self, gpu: int) -> _Op | None:
+        queue = self.queue[gpu]
+        while self.turn[gpu] < len(queue) and self.gone[queue[self.turn[gpu]].task]:
+            self.turn[gpu] += 1
+        return queue[self.turn[gpu]] if self.turn[gpu] < len(queue) else None
+
+    def _try(self, op: _Op | None) -> None:
+        """Plan the start of an operation that is ready and whose turn it is."""
+        if op is None or op.offered or self.at[op.task] >= len(self.chain[op.task]):
+            return
+        earliest = self.ready[op.task]
+        if earliest is None or self.chain[op.task][self.at[op.task]] is not op:
+            return
+        if not op.free:
+            if self.running[op.gpu] or self._head(op.gpu) is not op:
+                return
+            earliest = max(earliest, self.idle_from[op.gpu])
+        op.offered = True
+        heappush(self.heap, (self._time(earliest, op.plan_s), _START, op.id, op))
+
+    def finish(self) -> Schedule:
+        """Run to the end and return what was executed."""
+        while self.heap or self.blocked:
+            if not self.heap:
+                _, op = self.blocked.pop(min(self.blocked, key=lambda g: (self.blocked[g][0], g)))
+                self._drop(op.task, op.stage, self.now_s)
+                continue
+            self.now_s, rank, number, todo = heappop(self.heap)
+            if todo is None:
+                self._planned_drop(number)
+            elif rank == _END:
+                self._end(todo)
+            elif not self.gone[todo.task]:
+                self._start(todo, rank)
+        stuck = [op for queue in self.chain for op in queue if not op.ended]
+        stuck = [op for op in stuck if not self.gone[op.task]]
+        if stuck:
+            raise self._cycle(stuck[0])
+        table = np.array(self.rows, dtype=np.float64).reshape(-1, 6)
+        whole = table[:, :4].astype(np.int64).T
+        zeros = np.zeros(len(table), dtype=np.int64)
+        return Schedule(
+            self.plan.node,
+            Operations(whole[0], whole[1], whole[2], zeros, whole[3], table[:, 4], table[:, 5]),
+            np.array(self.end_state, dtype=np.int64),
+            np.array(self.release, dtype=np.float64),
+            tuple(self.out_of_memory),
+        )
+
+    def _start(self, op: _Op, rank: int) -> None:
+        held = self.held[op.gpu]
+        if op.phase == FORWARD:
+            kind = self.instance.cluster.node_class[op.gpu // self.stages]
+            need = float(self.actual.held_bytes[kind, op.task, op.stage])
+            if fsum((*held.values(), need)) > self.room[op.gpu] + NOISE_BYTES:
+                # What fits nowhere goes first: it may free what another one waits for right now.
+                if need > self.room[op.gpu] + NOISE_BYTES:
+                    self._drop(op.task, op.stage, self.now_s)
+                elif any(self._will_free(i, op.stage) for i in held):
+                    self.blocked[op.gpu] = (self.now_s, op)
+                elif rank == _START:
+                    heappush(self.heap, (self.now_s, _LAST, op.id, op))
+                else:
+                    self._drop(op.task, op.stage, self.now_s)
+                return
+            held[op.task] = need
+        begin = self._time(self.now_s, op.plan_s)
+        end, node = begin + op.seconds, op.gpu // self.stages
+        self.ready[op.task] = None
+        self.running[op.gpu] |= not op.free
+        self.rows.append((op.task, op.phase, op.stage, node, begin, end))
+        if op.update_s > 0:
+            self.rows.append((op.task, UPDATE, op.stage, node, end, end + op.update_s))
+        heappush(self.heap, (end, _END, op.id, op))
+
+    def _will_free(self, task: int, stage: int) -> bool:
+        """Whether a task frees its memory without taking a turn on the GPU that waits for it."""
+        if self.plan.end_state[task] == DROPPED:
+            return True
+        return any(op.free and op.stage == stage for op in self.chain[task][self.at[task] :])
+
+    def _end(self, op: _Op) -> None:
+        task, end_s = op.task, self.now_s
+        op.ended = True
+        self.at[task] += 1
+        self.ready[task] = end_s + op.hop_s
+        if op.phase == BACKWARD or not self.training[task]:
+            self._free(task, op.gpu)
+        if op.stage == 0 and op.phase == self.event:
+            self._release_after(task, end_s)
+        self._offer(task)
+        if not op.free:
+            self.running[op.gpu] = False
+            self.idle_from[op.gpu] = end_s + op.update_s
+            self.turn[op.gpu] += 1
+            self._try(self._head(op.gpu))
+
+    def _free(self, task: int, gpu: int) -> None:
+        self.held[gpu].pop(task, None)
+        if gpu in self.blocked:
+            _, op = self.blocked.pop(gpu)
+            heappush(self.heap, (self.now_s, _START, op.id, op))
+
+    def _planned_drop(self, task: int) -> None:
+        if (task, self._stage_after(task)) in self.told:
+            self._drop(task, self._stage_after(task), self.now_s)
+        else:
+            self._drop(task, -1, self.now_s)
+
+    def _drop(self, task: int, stage: int, time_s: float) -> None:
+        """Take a task out for lack of memory; the stage is −1 if the plan tells of no event."""
+        node = int(self.plan.node[task])
+        if self.gone[task]:
+            return
+        self.gone[task] = True
+        self.end_state[task] = DROPPED
+        self.ready[task] = None
+        if stage >= 0:
+            self.out_of_memory.append((task, stage, node, time_s))
+        self._release_after(task, time_s)
+        if node >= 0:
+            for gpu in range(node * self.stages, (node + 1) * self.stages):
+                self._free(task, gpu)
+                self._try(self._head(gpu))
+
+    def _cycle(self, op: _Op) -> LemixError:
+        """Follow what waits for what until it repeats, or leads to what never runs."""
+        seen: list[_Op] = []
+        name = "nothing"
+        while op not in seen:
+            seen.append(op)
+            place = self.at[op.task]
+            ahead = self._head(op.gpu)
+            if self.chain[op.task][place] is not op:
+                op = self.chain[op.task][place]
+            elif self.ready[op.task] is None and place == 0:
+                before = next(i for i, j in self.successor.items() if j == op.task)
+                events = [e for e in self.chain[before] if (e.phase, e.stage) == (self.event, 0)]
+                if not events:
+                    name = f"{PHASES[self.event]} of task {before} on stage 0, which is not planned"
+                    break
+                op = events[0]
+            elif ahead is not None:
+                op = ahead
+        else:
+            seen = seen[seen.index(op) :]
+            name = self._say(op)
+        text = ", which waits for ".join([*map(self._say, seen), name])
+        return LemixError(f"the schedule cannot be executed: {text}", where="schedule")
+
+    def _say(self, op: _Op) -> str:
+        node = op.gpu // self.stages
+        return f"{PHASES[op.phase]} of task {op.task} on node {node} stage {op.stage}"
