@@ -277,7 +277,7 @@ def _measured(study: Study, work: Workload, rng: np.random.Generator) -> _Source
     spread = measured.spread
     said = "none measured" if spread is None else f"{100 * spread:.2f} % as its repeats"
     foot = [f"{int(np.sum(label == i))} tasks {name}" for i, name in enumerate(LABELS)]
-    foot.append(_beyond(work, points[:, 1].max(), points.prod(axis=1).max()))
+    foot.append(_beyond(work, float(np.max(points[:, 1])), float(np.max(np.prod(points, axis=1)))))
     foot.append(
         f"{measured.missing} runs missing in the profile, {measured.implausible} left out because "
         "a batch of fewer tokens took longer"
