@@ -72,6 +72,30 @@ def test_the_optimum_is_that_of_brute_force(seed: int, mode: str, fifo: bool) ->
     assert result.objective == pytest.approx(wanted, abs=1e-6)
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["async", "sync", "open"]), st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_nodes_may_differ_in_every_cost_and_in_memory(seed: int, mode: str, fifo: bool) -> None:
+    one = tiny(seed, mode, fifo)
+    rng = np.random.default_rng(seed)
+    tasks, stages = one.tasks, one.cluster.stages
+    costs = Costs(
+        rng.integers(1, 4, (2, tasks, stages)),
+        rng.integers(0, 4, (2, tasks, stages)),
+        rng.integers(0, 4, (2, tasks, stages)) * 2.0**20,
+        rng.integers(0, 2, (2, stages)) * 2.0**20,
+        rng.integers(0, 3, (2, stages)),
+        rng.integers(0, 3, (2, tasks, stages - 1)),
+    )
+    memory = np.array([[5.0], [4.0]]) * 2.0**20 * np.ones((2, stages))
+    instance = replace(one, cluster=Cluster(2, stages, memory, np.array([0, 1])), costs=costs)
+    result = solve(instance, "cpsat", REGULAR, time_limit_s=30)
+    assert result.status == "optimal"
+    assert result.schedule is not None
+    assert validate(instance, result.schedule) == []
+    wanted = optimum(instance, lambda ends: regular_value(instance, ends))
+    assert result.objective == pytest.approx(wanted, abs=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["async", "sync", "open"])
 @pytest.mark.parametrize("fifo", [False, True])
 def test_the_optimum_is_that_of_brute_force_up_to_ten_operations(mode: str, fifo: bool) -> None:
