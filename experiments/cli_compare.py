@@ -101,6 +101,7 @@ def _run(
     import joblib
 
     from experiments.comparison import compare as run
+    from experiments.gantt import can_plot
     from experiments.progress import progress_bar
     from experiments.report import report_text, times_text, write_report
     from experiments.windows import ExactSettings
@@ -132,4 +133,5 @@ def _run(
         return
     typer.echo(report_text(found))
     typer.echo(times_text(found))
-    typer.echo(f"{len(files)} files in {out}: tables, Gantt charts and Perfetto traces")
+    charts = "Gantt charts" if can_plot() else "no charts (pip install 'lemix-opt[plots]')"
+    typer.echo(f"{len(files)} files in {out}: tables, {charts}, Perfetto traces")

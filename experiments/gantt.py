@@ -26,6 +26,13 @@ COLOURS = {
 FORMATS = ("png", "svg", "pdf")
 
 
+def can_plot() -> bool:
+    """Whether matplotlib is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
 def plot_gantt(
     instance: Instance, schedule: Schedule, *, ax: Axes | None = None, title: str = ""
 ) -> Axes:

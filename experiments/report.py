@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison import Comparison
-from experiments.gantt import save_gantt
+from experiments.gantt import can_plot, save_gantt
 from experiments.perfetto import write_perfetto
 from experiments.tables import Column, text_table, write_parquet
 from instances.trace_files import write_trace
@@ -102,6 +102,8 @@ def write_report(
 ) -> list[Path]:
     """Write everything into a folder, which is made when missing; return the files.
 
+    Without matplotlib the charts are left out.
+
     Raises
     ------
     LemixError
@@ -136,7 +138,7 @@ def write_report(
             lambda p, s=schedule: write_perfetto(trace.instance, s, p, truth),  # type: ignore[misc]
         )
     first = comparison.first_window
-    if first is not None:
+    if first is not None and can_plot():
         window = trace.instance.window(
             np.arange(first.rows[0]["tasks"]),
             shift_s=float(np.min(trace.instance.workload.release_s[: first.rows[0]["tasks"]])),

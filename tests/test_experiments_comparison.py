@@ -99,6 +99,14 @@ def test_a_report_can_be_read_back(tmp_path: Path) -> None:
     assert said["truth"].startswith("synthetic")
 
 
+def test_a_report_does_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.report.can_plot", lambda: False)
+    found = compare(SMALL, ("jsq",), EXACT, window=6)
+    names = {p.name for p in write_report(found, tmp_path)}
+    assert "summary.parquet" in names
+    assert not any(name.endswith(".png") for name in names)
+
+
 def test_a_study_without_training_is_served() -> None:
     found = compare(
         Study(tasks=8, training_share=0.0, nodes=2, stages=2, load=0.5), ("lemix",), EXACT
