@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from lemix_opt.files import write_atomically
+from instances.files import write_json
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, Schedule
 
@@ -117,7 +113,4 @@ def write_perfetto(
     instance: Instance, schedule: Schedule, path: str | os.PathLike[str], truth: str
 ) -> None:
     """Write a trace as JSON, compressed when `path` ends in ``.gz``."""
-    content = msgspec.json.encode(perfetto_trace(instance, schedule, truth))
-    if Path(path).suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
-    write_atomically(path, content)
+    write_json(perfetto_trace(instance, schedule, truth), path)

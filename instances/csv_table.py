@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
 import math
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lemix_opt.errors import FileFormatError, suggest
+from lemix_opt.files import read_content
 from lemix_opt.table import Table
 
 MAX_BYTES = 2**28
@@ -71,7 +70,7 @@ def read_csv(
         Naming file, line and column, what was found and what was expected.
     """
     path = Path(path)
-    content = _content(path)
+    content = read_content(path, "a CSV file", MAX_BYTES)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -109,23 +108,6 @@ def read_csv(
         {c.name: int(np.isnan(found[c.name]).sum()) for c in columns if c.missing},
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
-
-
-def _content(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileFormatError("no such file", where=str(path), expected="a CSV file")
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileFormatError(
-            f"damaged gzip ({error})", where=str(path), expected="a whole gzip file"
-        ) from None
-    if len(content) > MAX_BYTES:
-        raise FileFormatError(
-            f"more than {MAX_BYTES} bytes", where=str(path), expected="a smaller file"
-        )
-    return content
 
 
 def _check_header(path: Path, header: list[str], columns: tuple[Column, ...]) -> None:

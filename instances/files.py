@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import zlib
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError, LemixError, suggest
-from lemix_opt.files import write_atomically
+from lemix_opt.files import read_content, write_atomically
 from lemix_opt.instance import Instance
 from lemix_opt.workload import Workload
 
@@ -171,24 +170,12 @@ def _leaves(entry: Any) -> bool:
 
 
 def _decode(path: Path, max_bytes: int) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileFormatError("no such file", where=str(path), expected="an instance file")
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileFormatError(
-            f"damaged gzip ({error})", where=str(path), expected="a whole gzip file"
-        ) from None
-    if len(content) > max_bytes:
-        raise FileFormatError(
-            f"more than {max_bytes} bytes", where=str(path), expected="a smaller file"
-        )
+    content = read_content(path, "an instance, trace or schedule file", max_bytes)
     try:
         plain = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileFormatError(
-            f"not JSON in UTF-8 ({error})", where=str(path), expected="an instance file"
+            f"not JSON in UTF-8 ({error})", where=str(path), expected="a file made by this toolkit"
         ) from None
     if not isinstance(plain, dict):
         raise FileFormatError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
 from lemix_opt.errors import LemixError
 from lemix_opt.instance import Instance
+from lemix_opt.lazy import later
 from lemix_opt.objective import Objective
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event, Policy
 from lemix_opt.result import Result
@@ -60,8 +60,4 @@ __all__ = [
     "validate",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"lemix_opt.{_LATER[name]}"), name)
+__getattr__ = later(__name__, _LATER)

@@ -1,12 +1,48 @@
-"""Writing a file whole or not at all."""
+"""Files: read up to a limit, written whole or not at all; gzip by the ending."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
-from lemix_opt.errors import LemixError
+from lemix_opt.errors import FileFormatError, LemixError
+
+
+def read_content(path: str | os.PathLike[str], expected: str, max_bytes: int) -> bytes:
+    """Return a file's content, decompressed when the name ends in ``.gz``.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    expected : str
+        What it should be, for the error.
+    max_bytes : int
+        Largest content accepted, after decompression.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing, damaged or too large.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileFormatError("no such file", where=str(path), expected=expected)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FileFormatError(
+            f"damaged gzip ({error})", where=str(path), expected="a whole gzip file"
+        ) from None
+    if len(content) > max_bytes:
+        raise FileFormatError(
+            f"more than {max_bytes} bytes", where=str(path), expected="a smaller file"
+        )
+    return content
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from lemix_opt.checks import BoolArray, FloatArray, IntArray, arrays_equal, choice, floats, whole
 from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
-from lemix_opt.errors import FieldError, InfeasibleError
+from lemix_opt.errors import FieldError, InfeasibleError, UnsupportedError
 from lemix_opt.workload import Workload
 
 RELEASE_MODES = ("async", "sync", "open")
@@ -132,6 +132,22 @@ class Instance:
                 expected=f"at most {self.capacity_bytes[node, stage] / 2**30:.2f} GiB",
                 hint="Use larger GPUs, more stages, shorter tasks or a larger memory_fraction",
             )
+
+    def require_plain_rules(self, refused: str) -> None:
+        """Raise `UnsupportedError` for rules beyond the exact model; `refused` ends the sentence.
+
+        These are micro-batches, shared GPUs and the published code's memory threshold.
+        """
+        for name, wanted in (
+            ("pipeline", PIPELINES[0]),
+            ("gpu_sharing", GPU_SHARINGS[0]),
+            ("memory_rule", MEMORY_RULES[0]),
+        ):
+            value = getattr(self, name)
+            if value != wanted:
+                raise UnsupportedError(
+                    f"{name} {value!r} {refused}", where=name, expected=repr(wanted)
+                )
 
     @property
     def tasks(self) -> int:

@@ -124,15 +124,7 @@ def replay(
 
 def _check(instance: Instance, plan: Schedule) -> None:
     """Raise `FieldError` unless every task ran a beginning of its chain, done ones all of it."""
-    for name, value, wanted in (
-        ("pipeline", instance.pipeline, "plain"),
-        ("gpu_sharing", instance.gpu_sharing, "exclusive"),
-        ("memory_rule", instance.memory_rule, "reserve"),
-    ):
-        if value != wanted:
-            raise UnsupportedError(
-                f"{name} {value!r} is not replayed", where=name, expected=repr(wanted)
-            )
+    instance.require_plain_rules("is not replayed")
     if plan.tasks != instance.tasks:
         raise FieldError(f"{plan.tasks} tasks", where="schedule", expected=f"{instance.tasks}")
     nodes, stages = instance.cluster.nodes, instance.cluster.stages

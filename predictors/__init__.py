@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lemix_opt.lazy import later
 
 if TYPE_CHECKING:
     from predictors.calibration import load_calibration
@@ -45,8 +46,4 @@ __all__ = [
     "save_model",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"predictors.{_PLACES[name]}"), name)
+__getattr__ = later(__name__, _PLACES)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lemix_opt.costs import Costs
 from lemix_opt.engine.node import Node
-from lemix_opt.errors import FieldError, LemixError, UnsupportedError
+from lemix_opt.errors import FieldError, LemixError
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, Defer, Event, Policy
 from lemix_opt.schedule import (
@@ -57,15 +57,7 @@ def simulate(
     LemixError
         If the policy answers what cannot be done.
     """
-    for name, value, wanted in (
-        ("pipeline", instance.pipeline, "plain"),
-        ("gpu_sharing", instance.gpu_sharing, "exclusive"),
-        ("memory_rule", instance.memory_rule, "reserve"),
-    ):
-        if value != wanted:
-            raise UnsupportedError(
-                f"{name} {value!r} is not executed", where=name, expected=repr(wanted)
-            )
+    instance.require_plain_rules("is not executed")
     costs = instance.costs if actual is None else actual
     if costs.forward_s.shape != instance.costs.forward_s.shape:
         raise FieldError(

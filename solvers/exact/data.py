@@ -60,15 +60,7 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
     UnsupportedError
         If the rules lie outside the exact model or the horizon needs more than 2^50 ticks.
     """
-    for name, value, wanted in (
-        ("pipeline", instance.pipeline, "plain"),
-        ("gpu_sharing", instance.gpu_sharing, "exclusive"),
-        ("memory_rule", instance.memory_rule, "reserve"),
-    ):
-        if value != wanted:
-            raise UnsupportedError(
-                f"{name} {value!r} is outside the exact model", where=name, expected=repr(wanted)
-            )
+    instance.require_plain_rules("is outside the exact model")
     ticks = ticks_down if bound else ticks_up
     tick, costs, kind = instance.tick_s, instance.costs, instance.cluster.node_class
     training = instance.workload.is_training
