@@ -7,16 +7,11 @@ of the columns before it the number of rows, so that micro-batches can stand apa
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import numpy as np
-import numpy.typing as npt
-from scipy.optimize import nnls
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, choice
-from predictors.intervals import conformal_factor, held_out_residuals, log_residuals
+from predictors.intervals import log_residuals
+from predictors.regressor import CalibratedRegressor, relative_nnls
 
 
 def shape_features(X: FloatArray) -> FloatArray:
@@ -26,70 +21,8 @@ def shape_features(X: FloatArray) -> FloatArray:
     return np.column_stack([np.ones(len(X)), tokens, tokens * length])
 
 
-def relative_weights(y: FloatArray) -> FloatArray:
-    """Weights that turn squared errors into relative ones; 1 where the target is not positive."""
-    return np.where(y > 0, 1 / np.where(y > 0, y, 1.0), 1.0)
-
-
-class TimeModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Base of the time models; subclasses give `_fit` and `_predict`.
-
-    Parameters
-    ----------
-    calibrate : bool, default True
-        Whether `fit` also measures held-out residuals (5 folds), which `predict_interval` needs.
-
-    Attributes
-    ----------
-    residuals_ : ndarray, shape (R,)
-        Log residuals on held-out folds.
-    residual_std_ : float
-        Their root mean square: relative spread of one prediction, NaN without calibration.
-    """
-
-    def __init__(self, calibrate: bool = True) -> None:
-        self.calibrate = calibrate
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        # Times grow with the batch; scikit-learn's generic data sets do not behave like that.
-        tags.regressor_tags.poor_score = True
-        return tags
-
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
-        """Fit to measured times.
-
-        Parameters
-        ----------
-        X : array_like, shape (R, 2)
-            Batch rows and length in tokens.
-        y : array_like, shape (R,)
-            Seconds.
-        """
-        data, target = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
-        target = np.asarray(target, dtype=np.float64)
-        self._fit(data, target)
-        self.residuals_ = held_out_residuals(self, data, target) if self.calibrate else np.empty(0)
-        squares = self.residuals_**2
-        self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
-        return self
-
-    def predict(self, X: npt.ArrayLike) -> FloatArray:
-        """Predict times, shape (R,)."""
-        check_is_fitted(self)
-        return self._predict(validate_data(self, X, reset=False, dtype=np.float64))
-
-    def predict_interval(self, X: npt.ArrayLike, coverage: float = 0.9) -> FloatArray:
-        """Lower and upper time that hold a new measurement with probability `coverage`, (R, 2)."""
-        middle = self.predict(X)
-        factor = conformal_factor(self.residuals_, coverage)
-        return np.column_stack([middle / factor, middle * factor])
-
-    def _fit(self, X: FloatArray, y: FloatArray) -> None:
-        raise NotImplementedError
-
-    def _predict(self, X: FloatArray) -> FloatArray:
-        raise NotImplementedError
+class TimeModel(CalibratedRegressor):
+    """Base of the time models over batch rows and length, see `CalibratedRegressor`."""
 
 
 class AnalyticTimeModel(TimeModel):
@@ -102,11 +35,7 @@ class AnalyticTimeModel(TimeModel):
     """
 
     def _fit(self, X: FloatArray, y: FloatArray) -> None:
-        features = shape_features(X) * relative_weights(y)[:, None]
-        scale = np.linalg.norm(features, axis=0)
-        scale[scale == 0] = 1.0
-        found, _ = nnls(features / scale, y * relative_weights(y))
-        self.coef_ = found / scale
+        self.coef_ = relative_nnls(shape_features(X), y)
 
     def _predict(self, X: FloatArray) -> FloatArray:
         return np.asarray(shape_features(X) @ self.coef_)
