@@ -11,10 +11,11 @@ import numpy as np
 from experiments.study import Problem, Study, build
 from experiments.timing import TimedPolicy
 from experiments.windows import ExactSettings, WindowOutcome, cut, run_window
-from lemix_opt import evaluate, replay, validate
+from lemix_opt import replay, validate
 from lemix_opt.checks import whole
 from lemix_opt.errors import unknown
-from lemix_opt.evaluation import objective_value
+from lemix_opt.evaluation import attainment, objective_value, percentile
+from lemix_opt.result import relative_gap
 from lemix_opt.schedule import Schedule
 
 POLICIES = ("lemix", "lemix-reference", "separate", "mix-rr", "mix-luf", "random", "jsq")
@@ -93,7 +94,7 @@ def compare(
         raise unknown("solver", exact.solver, SOLVERS.names())
     window = whole("window", window, minimum=1)
     problem = study if isinstance(study, Problem) else build(study)
-    seed = int(problem.head["seed"])
+    seed = problem.seed
     report = progress or (lambda what, done, total: None)
     rows, times, schedules = [], [], {}
     for i, name in enumerate(policies):
@@ -145,7 +146,7 @@ def _whole(
     row = {
         "name": name,
         "actual_objective_s": float(np.sum(value)),
-        **evaluate(trace.instance, outcome.schedule).as_dict(),
+        **outcome.score.as_dict(),
         "rules_broken": len(broken),
     }
     took = {"window": -1, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
@@ -169,14 +170,11 @@ def _over_windows(name: str, outcomes: list[WindowOutcome], unit: float) -> dict
     bounded = [r for r in counted if r["lower_bound_s"] is not None]
     responses = np.concatenate([o.responses[name] for o in outcomes if name in o.responses])
 
-    def percentile(q: float) -> float | None:
-        return float(np.percentile(responses, q, method="higher")) if responses.size else None
-
     def total(some: list[dict[str, Any]], column: str) -> float | None:
         return float(sum(r[column] for r in some)) if some else None
 
     objective, bound = total(bounded, "objective_s"), total(bounded, "lower_bound_s")
-    optimum = sum(r["objective_s"] / (1 + r["above_optimum"]) for r in closed)
+    reached, optimum = total(closed, "objective_s"), total(closed, "optimum_s")
     return {
         "name": name,
         "windows": len(outcomes),
@@ -184,16 +182,14 @@ def _over_windows(name: str, outcomes: list[WindowOutcome], unit: float) -> dict
         "closed": len(closed),
         "objective_s": objective,
         "lower_bound_s": bound,
-        "gap_to_bound": None if not objective or bound is None else (objective - bound) / objective,
-        "above_optimum": total(closed, "objective_s") / optimum - 1 if closed else None,
+        "gap_to_bound": None if objective is None else relative_gap(objective, bound or 0.0),
+        "above_optimum": reached / optimum - 1 if reached and optimum else None,
         "above_optimum_worst": max((r["above_optimum"] for r in closed), default=None),
         "actual_objective_s": total(rows, "actual_objective_s"),
-        "response_p50_s": percentile(50),
-        "response_p95_s": percentile(95),
-        "response_p99_s": percentile(99),
-        "slo_attainment_5x": float(np.mean(responses <= 5 * unit + 1e-9))
-        if responses.size
-        else None,
+        "response_p50_s": percentile(responses, 50),
+        "response_p95_s": percentile(responses, 95),
+        "response_p99_s": percentile(responses, 99),
+        "slo_attainment_5x": attainment(responses, 5 * unit),
         "bubble_rate": float(np.mean([r["bubble_rate"] for r in rows])),
         "nodes_used": float(np.mean([r["nodes_used"] for r in rows])),
     }

@@ -25,8 +25,6 @@ class Columns:
         Column of the GPU type; empty when all rows are of one type.
     gpu : str
         That type; the default where there is a column.
-    gpu_bytes : float
-        Memory of one GPU.
     fixed : dict
         Further columns and the value rows must have.
     """
@@ -38,11 +36,13 @@ class Columns:
     gpus: str
     gpu_column: str
     gpu: str
-    gpu_bytes: float
     fixed: dict[str, float]
 
 
 GIB = 2.0**30
+GPU_BYTES = {"a100-80gb": 80 * GIB, "h100-80gb": 80 * GIB, "h100-80gb-pcap": 80 * GIB}
+"""Memory of one GPU by type; ``pcap`` is power-capped."""
+
 PROFILES = {
     "muxserve_llama_a100": Columns(
         "batch",
@@ -52,7 +52,6 @@ PROFILES = {
         "n_gpus",
         "",
         "a100-80gb",
-        80 * GIB,
         {"sm_pct": 100},
     ),
     "splitwise_perf_model": Columns(
@@ -63,7 +62,6 @@ PROFILES = {
         "tensor_parallel",
         "hardware",
         "h100-80gb",
-        80 * GIB,
         {},
     ),
 }
@@ -146,5 +144,5 @@ def pick(table: Table, columns: Columns, model: str, gpu: str, gpus: int) -> Pro
         chosen[columns.milliseconds] / 1e3,
         f"{table.name}, {model}, {gpus} x {gpu}",
     )
-    memory = gpus * columns.gpu_bytes
+    memory = gpus * GPU_BYTES[gpu]
     return Profile(table.name, model, gpu, gpus, memory, measured, table.sha256)

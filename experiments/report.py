@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.comparison import Comparison
 from experiments.gantt import can_plot, save_gantt
 from experiments.perfetto import write_perfetto
 from experiments.tables import Column, text_table, write_parquet
+from experiments.windows import cut
 from instances.trace_files import write_trace
 from lemix_opt.errors import LemixError
 from lemix_opt.files import write_atomically
@@ -97,9 +96,7 @@ def times_text(comparison: Comparison) -> str:
     return "Wall times, measured here\n" + text_table(rows, TIME_COLUMNS) + "\n"
 
 
-def write_report(
-    comparison: Comparison, folder: Path, progress: Callable[[str], None] | None = None
-) -> list[Path]:
+def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     """Write everything into a folder, which is made when missing; return the files.
 
     Without matplotlib the charts are left out.
@@ -118,8 +115,6 @@ def write_report(
     written: list[Path] = []
 
     def put(name: str, write: Callable[[Path], None]) -> None:
-        if progress is not None:
-            progress(name)
         write(folder / name)
         written.append(folder / name)
 
@@ -139,12 +134,9 @@ def write_report(
         )
     first = comparison.first_window
     if first is not None and can_plot():
-        window = trace.instance.window(
-            np.arange(first.rows[0]["tasks"]),
-            shift_s=float(np.min(trace.instance.workload.release_s[: first.rows[0]["tasks"]])),
-        )
+        window = cut(trace, first.rows[0]["tasks"])[0].instance
         for name, schedule in first.schedules.items():
-            title = f"{name}, first window, predicted costs ({truth.split(':')[0]} study)"
+            title = f"{name}, first window, predicted costs ({trace.truth} study)"
             put(
                 f"window-{name}.png",
                 lambda p, s=schedule, t=title: save_gantt(window, s, p, t),  # type: ignore[misc]

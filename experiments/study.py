@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.profiles import GIB, PROFILES, read_profile
+from experiments.profiles import GPU_BYTES, PROFILES, read_profile
 from instances import generate, load, stretch
 from lemix_opt.checks import FloatArray, floats
 from lemix_opt.cluster import Cluster
@@ -47,7 +47,7 @@ class Study:
     gpu : str, optional
         GPU type of the profile.
     tensor_parallel : int, default 1
-        GPUs that one stage stands for.
+        GPUs that one stage stands for; a calibration brings its own number.
     nodes, stages : int, default 4
         Size of the cluster.
     training_share : float, default 0.3
@@ -100,6 +100,8 @@ class Problem:
     ----------
     trace : Trace
         Instance with predicted and actual costs.
+    seed : int
+        Seed of all randomness.
     objective : Objective
         What schedules are compared by.
     head : dict of str to str
@@ -109,6 +111,7 @@ class Problem:
     """
 
     trace: Trace
+    seed: int
     objective: Objective
     head: dict[str, str]
     foot: tuple[str, ...]
@@ -121,8 +124,10 @@ class _Source:
     time_model: Any
     actual_s: FloatArray
     shape: Any
+    gpus: int
     memory_bytes: float
     truth: str
+    provenance: str
     head: dict[str, str]
     foot: tuple[str, ...]
 
@@ -173,9 +178,9 @@ def build(study: Study) -> Problem:
         resident=float(costs.resident_bytes[0, 0]),
     )
     objective = slo_objective(instance)
-    gpus = f"{study.tensor_parallel} GPUs" if study.tensor_parallel > 1 else "one GPU"
+    gpus = f"{source.gpus} GPUs" if source.gpus > 1 else "one GPU"
     head = {
-        "truth": source.truth,
+        "truth": f"{source.truth}: {source.provenance}",
         "arrivals": arrivals,
         **source.head,
         "cluster": f"{study.nodes} nodes x {study.stages} stages, each stage {gpus}",
@@ -191,8 +196,8 @@ def build(study: Study) -> Problem:
         f"{objective.late_penalty_s:.4g} s per late request, in seconds",
         "seed": str(study.seed),
     }
-    trace = Trace(instance, actual, source.truth.split(":")[0], source.truth)
-    return Problem(trace, objective, head, source.foot)
+    trace = Trace(instance, actual, source.truth, source.provenance)
+    return Problem(trace, study.seed, objective, head, source.foot)
 
 
 def slo_objective(instance: Instance) -> Objective:
@@ -238,14 +243,19 @@ def _source(study: Study, work: Workload) -> _Source:
     known = calibrations()
     if study.profile in known:
         fitted = known[study.profile]
-        if study.model not in ("", fitted.model):
-            raise FieldError(f"{study.model!r}", where="model", expected=f"{fitted.model!r}")
-        if study.predictor != "analytic":
-            raise FieldError(
-                f"{study.predictor!r} with the calibration {fitted.name}",
-                where="predictor",
-                expected="'analytic', which calibrations are, or a measured profile",
-            )
+        # A calibration is of one model on given GPUs; what is asked for besides must agree.
+        for name, asked, unasked, has in (
+            ("model", study.model, "", fitted.model),
+            ("gpu", study.gpu, None, fitted.gpu),
+            ("tensor_parallel", study.tensor_parallel, 1, fitted.gpus),
+            ("predictor", study.predictor, "analytic", "analytic"),
+        ):
+            if asked not in (unasked, has):
+                raise FieldError(
+                    f"{asked!r} with the calibration {fitted.name}",
+                    where=name,
+                    expected=f"{has!r}, or a measured profile",
+                )
         time_model = fitted.time_model()
         queries = np.column_stack([work.batch, work.prompt_tokens]).astype(np.float64)
         drawn = np.exp(rng.normal(0.0, fitted.residual_std, work.tasks))
@@ -254,8 +264,10 @@ def _source(study: Study, work: Workload) -> _Source:
             time_model,
             np.asarray(time_model.predict(queries) * drawn),
             model_shape(fitted.model),
-            fitted.gpus * 80 * GIB,
-            f"synthetic: prediction x log-normal residual of {100 * fitted.residual_std:.1f} %",
+            fitted.gpus,
+            fitted.gpus * GPU_BYTES[fitted.gpu],
+            "synthetic",
+            f"prediction x log-normal residual of {100 * fitted.residual_std:.1f} %",
             {"predicted": f"calibration {fitted.name} ({fitted.source}); held-out error {errors}"},
             (_beyond(work, fitted.max_length, fitted.max_tokens),),
         )
@@ -287,8 +299,10 @@ def _measured(study: Study, work: Workload, rng: np.random.Generator) -> _Source
         time_model,
         measured.draw(actual, rng),
         model_shape(profile.model),
+        profile.gpus,
         profile.memory_bytes,
-        f"profile: {name}; interpolated in tokens; spread {said}",
+        "profile",
+        f"{name}; interpolated in tokens; spread {said}",
         {
             "predicted": f"{study.predictor} model on {len(seconds)} runs, relative spread on "
             f"held-out points {100 * time_model.residual_std_:.1f} %"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,13 @@ class TimedPolicy:
     ----------
     decisions : int
         Calls of `decide`.
-    decide_s, observe_s : float
-        Wall seconds spent deciding and observing.
+    decide_s : float
+        Wall seconds spent deciding.
     """
 
     policy: Policy
     decisions: int = 0
     decide_s: float = 0.0
-    observe_s: float = field(default=0.0)
 
     def start(self, instance: Instance, rng: np.random.Generator) -> Any:
         """Start the policy."""
@@ -47,7 +46,5 @@ class TimedPolicy:
         return answer
 
     def observe(self, state: Any, event: Event | BatchObserved) -> None:
-        """Observe and count."""
-        begin = time.perf_counter()
+        """Pass the event on."""
         self.policy.observe(state, event)
-        self.observe_s += time.perf_counter() - begin

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.timing import TimedPolicy
-from lemix_opt import evaluate, replay, simulate, validate
+from lemix_opt import Outcome, Result, replay, simulate, validate
 from lemix_opt.evaluation import objective_value, response_s
 from lemix_opt.objective import Objective
 from lemix_opt.result import relative_gap
@@ -23,7 +23,7 @@ class ExactSettings:
     Parameters
     ----------
     solver : str, default "cpsat"
-        Name in the registry; empty for none.
+        Name in the registry.
     time_limit_s : float, default 30
         Wall seconds per window.
     deterministic_limit : float, optional
@@ -95,37 +95,34 @@ def run_window(
         value = float(np.sum(objective_value(instance, plan, objective)))
         if valid and np.isfinite(value) and (best is None or value < best[0]):
             best = (value, plan)
-        done = replay(trace, POLICIES.create(name), seed=seed).schedule
+        done = replay(trace, POLICIES.create(name), seed=seed)
         rows.append(_row(number, name, trace, objective, plan, done, value, valid))
         times.append(
             {"window": number, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
         )
-        responses[name], schedules[name] = response_s(instance, done)[inference], plan
-    if exact.solver:
-        result = solve(
-            instance,
-            exact.solver,
-            objective,
-            time_limit_s=exact.time_limit_s,
-            deterministic_limit=exact.deterministic_limit,
-            seed=seed,
-            initial=None if best is None else best[1],
-        )
-        bound = result.lower_bound
-        for row in rows:
-            row["lower_bound_s"], row["proven"] = bound, result.status == "optimal"
-        if result.schedule is not None:
-            done = replay(trace, result.schedule).schedule
-            value = float(np.sum(result.objective or 0.0))
-            row = _row(number, exact.solver, trace, objective, result.schedule, done, value, True)
-            rows.append(row | {"lower_bound_s": bound, "proven": result.status == "optimal"})
-            responses[exact.solver] = response_s(instance, done)[inference]
-            schedules[exact.solver] = result.schedule
-        times.append(
-            {"window": number, "name": exact.solver, "decisions": 1, "wall_s": result.runtime_s}
-        )
-        for row in rows:
-            _add_gaps(row, result.objective if result.status == "optimal" else None)
+        responses[name] = response_s(instance, done.schedule)[inference]
+        schedules[name] = plan
+    result = solve(
+        instance,
+        exact.solver,
+        objective,
+        time_limit_s=exact.time_limit_s,
+        deterministic_limit=exact.deterministic_limit,
+        seed=seed,
+        initial=None if best is None else best[1],
+    )
+    if result.schedule is not None:
+        plan, name = result.schedule, exact.solver
+        done = replay(trace, plan)
+        value = float(np.sum(objective_value(instance, plan, objective)))
+        rows.append(_row(number, name, trace, objective, plan, done, value, True))
+        responses[name] = response_s(instance, done.schedule)[inference]
+        schedules[name] = plan
+    times.append(
+        {"window": number, "name": exact.solver, "decisions": 1, "wall_s": result.runtime_s}
+    )
+    for row in rows:
+        _compare(row, result)
     return WindowOutcome(tuple(rows), tuple(times), responses, schedules)
 
 
@@ -135,11 +132,11 @@ def _row(
     trace: Trace,
     objective: Objective,
     plan: Schedule,
-    done: Schedule,
+    done: Outcome,
     value: float,
     valid: bool,
 ) -> dict[str, Any]:
-    score = evaluate(trace.instance, done)
+    score = done.score
     return {
         "window": number,
         "name": name,
@@ -148,9 +145,12 @@ def _row(
         "objective_s": value,
         "lower_bound_s": None,
         "proven": False,
+        "optimum_s": None,
         "above_optimum": None,
         "gap_to_bound": None,
-        "actual_objective_s": float(np.sum(objective_value(trace.instance, done, objective))),
+        "actual_objective_s": float(
+            np.sum(objective_value(trace.instance, done.schedule, objective))
+        ),
         "bubble_rate": score.bubble_rate,
         "nodes_used": score.nodes_used,
         "slo_attainment_5x": score.slo_attainment_5x,
@@ -159,10 +159,14 @@ def _row(
     }
 
 
-def _add_gaps(row: dict[str, Any], optimum: Any) -> None:
+def _compare(row: dict[str, Any], result: Result) -> None:
+    """Set what the exact result says about a row; rows outside the model get no gap."""
+    row["lower_bound_s"] = result.lower_bound
+    row["proven"] = result.status == "optimal"
     if not row["in_model"] or not np.isfinite(row["objective_s"]):
         return
-    if optimum is not None:
-        row["above_optimum"] = row["objective_s"] / float(np.sum(optimum)) - 1
+    if row["proven"]:
+        row["optimum_s"] = float(np.sum(result.objective or 0.0))
+        row["above_optimum"] = row["objective_s"] / row["optimum_s"] - 1
     if row["lower_bound_s"] is not None:
         row["gap_to_bound"] = relative_gap(row["objective_s"], row["lower_bound_s"])

@@ -113,6 +113,16 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else float("nan")
 
 
+def percentile(responses: FloatArray, q: float) -> float:
+    """Percentile that is one of the responses, so that infinity never mixes; NaN for none."""
+    return float(np.percentile(responses, q, method="higher")) if responses.size else float("nan")
+
+
+def attainment(responses: FloatArray, limit_s: float) -> float:
+    """Share of responses within a limit in seconds; NaN for none."""
+    return float(np.mean(responses <= limit_s + 1e-9)) if responses.size else float("nan")
+
+
 def evaluate(instance: Instance, schedule: Schedule) -> Score:
     """Compute the metrics that apply without decoding.
 
@@ -150,14 +160,6 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
     makespan = float(np.max(rows.end_s)) if rows.rows else 0.0
     wall = makespan - float(np.min(rows.start_s)) if rows.rows else 0.0
 
-    def percentile(q: float) -> float:
-        if not response.size:
-            return float("nan")
-        return float(np.percentile(response, q, method="higher"))
-
-    def attained(times: FloatArray, factor: float) -> float:
-        return float(np.mean(times <= factor * unit + 1e-9)) if times.size else float("nan")
-
     return Score(
         tasks=instance.tasks,
         inference_done=int(np.sum(done & inference)),
@@ -167,14 +169,14 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
         unfinished=int(np.sum(schedule.end_state == UNFINISHED)),
         makespan_s=makespan,
         response_mean_completed_s=float(completed.mean()) if completed.size else float("nan"),
-        response_p50_s=percentile(50),
-        response_p95_s=percentile(95),
-        response_p99_s=percentile(99),
+        response_p50_s=percentile(response, 50),
+        response_p95_s=percentile(response, 95),
+        response_p99_s=percentile(response, 99),
         slo_unit_s=unit,
-        slo_attainment_1x=attained(response, 1),
-        slo_attainment_5x=attained(response, 5),
-        slo_attainment_10x=attained(response, 10),
-        slo_attainable_5x=attained(alone, 5),
+        slo_attainment_1x=attainment(response, 1 * unit),
+        slo_attainment_5x=attainment(response, 5 * unit),
+        slo_attainment_10x=attainment(response, 10 * unit),
+        slo_attainable_5x=attainment(alone, 5 * unit),
         throughput_per_s=_ratio(float(done.sum()), wall),
         throughput_per_node_s=_ratio(float(done.sum()), float(spans.sum())),
         bubble_rate=1 - _ratio(busy, stages * float(spans.sum())),
