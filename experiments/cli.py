@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments import cli_compare, cli_data, cli_replay, cli_sweep
+from experiments.cli_options import Json, Seed, show
 from lemix_opt.errors import InfeasibleError, LemixError
 
 app = typer.Typer(
@@ -19,19 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 InstancePath = Annotated[Path, typer.Argument(help="Instance file (.json or .json.gz).")]
 Out = Annotated[Path | None, typer.Option(help="Where to write the schedule.")]
-Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
-
-
-def _show(values: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(values, indent=2, allow_nan=True, default=str))
-        return
-    width = max(map(len, values), default=0)
-    for name, value in values.items():
-        typer.echo(f"{name:{width}s}  {value}")
 
 
 @app.command()
@@ -42,7 +32,7 @@ def versions(as_json: Json = False) -> None:
 
     rooms = {f"room {room}": str(HOME / room) for room in ROOMS}
     hidden = {f"hidden {s.room}": f"{s.theirs} hides {s.ours}" for s in shadows()}
-    _show({**found(), **rooms, **hidden}, as_json)
+    show({**found(), **rooms, **hidden}, as_json)
 
 
 @app.command()
@@ -50,7 +40,7 @@ def solvers(as_json: Json = False) -> None:
     """Solvers and policies with the parameters they take."""
     from solvers.registry import POLICIES, SOLVERS
 
-    _show(
+    show(
         {
             f"{registry.kind} {name}": ", ".join(registry.parameters(name)) or "no parameters"
             for registry in (SOLVERS, POLICIES)
@@ -121,7 +111,7 @@ def simulate(
     violations = validate(instance, schedule)
     score: dict[str, Any] = dict(evaluate(instance, schedule).as_dict())
     score["violations"] = [str(v.message) for v in violations]
-    _show(score, as_json)
+    show(score, as_json)
     if violations:
         raise typer.Exit(1)
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from experiments.cli_options import Json, Seed
 from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Jobs = Annotated[int, typer.Option(help="Processes for the windows; 0 for one per core.")]
 _POLICIES = "lemix,lemix-reference,separate,mix-rr,mix-luf,random,jsq"
 
@@ -47,7 +47,7 @@ def compare(
     release_mode: Annotated[str, typer.Option(help="async, sync or open.")] = "async",
     gpu_order: Annotated[str, typer.Option(help="Rule of the GPUs.")] = "reserve",
     slo_units: Annotated[float, typer.Option(help="SLO in units.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    seed: Seed = 0,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
@@ -55,22 +55,22 @@ def compare(
     from experiments.study import Study
 
     study = Study(
-        requests,
-        profile,
-        model,
-        gpu,
-        tensor_parallel,
-        nodes,
-        stages,
-        training_share,
-        load,
-        rate_scale,
-        tasks,
-        predictor,
-        backward_ratio,
-        release_mode,
-        gpu_order,
-        slo_units,
+        requests=requests,
+        profile=profile,
+        model=model,
+        gpu=gpu,
+        tensor_parallel=tensor_parallel,
+        nodes=nodes,
+        stages=stages,
+        training_share=training_share,
+        load=load,
+        rate_scale=rate_scale,
+        tasks=tasks,
+        predictor=predictor,
+        backward_ratio=backward_ratio,
+        release_mode=release_mode,
+        gpu_order=gpu_order,
+        slo_units=slo_units,
         seed=seed,
     )
     limits = None if exact == "none" else (exact, time_limit, deterministic_limit)

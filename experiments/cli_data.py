@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from experiments.cli_options import Json, show
 from lemix_opt.errors import DatasetError
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -110,8 +109,7 @@ def fit(
     if as_json:
         typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
         return
-    for key, value in head.items():
-        typer.echo(f"{key:9s} {value}")
+    show(head, as_json=False)
     columns = (
         Column("predictor", "predictor"),
         Column("split", "held out"),
@@ -139,8 +137,4 @@ def _fit_memory(as_json: bool) -> None:
         f" + {fitted.factor_[1]:.3f} x activations",
         "held-out error": f"{error:.1f} % mean absolute, five folds of points",
     }
-    if as_json:
-        typer.echo(json.dumps(said, indent=2))
-        return
-    for key, value in said.items():
-        typer.echo(f"{key:15s} {value}")
+    show(said, as_json)

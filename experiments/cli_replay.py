@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from experiments.cli_options import Json, show
 from lemix_opt.errors import FieldError
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -80,9 +79,4 @@ def replay(
         done = shift[np.isfinite(shift)]
         said["end_shift_mean_s"] = float(done.mean())
         said["end_shift_largest_s"] = float(done[np.argmax(np.abs(done))])
-    if as_json:
-        typer.echo(json.dumps(said, indent=2))
-        return
-    width = max(map(len, said))
-    for name, value in said.items():
-        typer.echo(f"{name:{width}s}  {value}")
+    show(said, as_json)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+from experiments.cli_options import Json
 
 
 def register(app: typer.Typer) -> None:

@@ -182,7 +182,9 @@ def _over_windows(name: str, outcomes: list[WindowOutcome], unit: float) -> dict
         "closed": len(closed),
         "objective_s": objective,
         "lower_bound_s": bound,
-        "gap_to_bound": None if objective is None else relative_gap(objective, bound or 0.0),
+        "gap_to_bound": None
+        if objective is None or bound is None
+        else relative_gap(objective, bound),
         "above_optimum": reached / optimum - 1 if reached and optimum else None,
         "above_optimum_worst": max((r["above_optimum"] for r in closed), default=None),
         "actual_objective_s": total(rows, "actual_objective_s"),

@@ -147,8 +147,8 @@ def run_sweep(
     kept = len(known)
     waiting = list({cell.key: cell for cell in cells if cell.key not in known}.values())
     for done, (cell, found) in enumerate(zip(waiting, _spread(waiting, jobs), strict=True), 1):
-        write_atomically(store / f"{cell.key}.json", msgspec.json.encode(_finite(found)))
         known[cell.key] = _finite(found)
+        write_atomically(store / f"{cell.key}.json", msgspec.json.encode(known[cell.key]))
         if progress is not None:
             progress("cells", done, len(waiting))
     rows = _aligned([known[c.key]["row"] | {"problem": c.problem} for c in cells])

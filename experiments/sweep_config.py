@@ -7,12 +7,14 @@ import itertools
 import json
 import tomllib
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experiments.study import Study
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, suggest, unknown
 from lemix_opt.objective import Objective
+from lemix_opt.result import versions
 
 _TOP = ("seeds", "time_limit_s", "deterministic_limit", "objective", "instance", "solver")
 
@@ -53,10 +55,15 @@ class Cell:
     time_limit_s: float
     deterministic_limit: float | None
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Hash that names the cell's file; it changes with anything that changes the result."""
+        """Hash that names the cell's file; it changes with anything that changes the result.
+
+        That includes the versions of this package and of the libraries under it, so that an
+        upgraded toolkit runs its cells again.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "problem"}
+        values["versions"] = versions()
         return hashlib.sha256(canonical(values).encode()).hexdigest()[:24]
 
 

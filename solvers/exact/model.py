@@ -10,7 +10,7 @@ from ortools.sat.python import cp_model
 
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD
-from solvers.exact.data import HORIZON_LIMIT, TickData
+from solvers.exact.data import TickData
 
 Key = tuple[int, int, int]
 
@@ -100,7 +100,7 @@ def _operations(
             hops = [int(data.hop[n, i, min(s, before[1])]) for n in nodes]
         earliest += min(hops)
         start = cp.new_int_var(earliest, data.horizon, f"start{i},{phase},{s}")
-        end = _after(cp, start, list(zip(nodes, lengths, strict=True)), model.on[i])
+        end = _after(cp, start, list(zip(nodes, lengths, strict=True)), model.on[i], data.horizon)
         model.start[i, phase, s], model.end[i, phase, s] = start, end
         if before is not None:
             ready = model.end[(i, *before)]
@@ -114,7 +114,9 @@ def _operations(
                     )
                 )
         if max(tails) or (phase, s) == keys[-1]:
-            lasts.append(_after(cp, end, list(zip(nodes, tails, strict=True)), model.on[i]))
+            lasts.append(
+                _after(cp, end, list(zip(nodes, tails, strict=True)), model.on[i], data.horizon)
+            )
         earliest += min(lengths)
         before = (phase, s)
         if before == event:
@@ -129,12 +131,14 @@ def _operations(
     return opened
 
 
-def _after(cp: cp_model.CpModel, start: Any, lengths: list[tuple[int, int]], on: list[Any]) -> Any:
+def _after(
+    cp: cp_model.CpModel, start: Any, lengths: list[tuple[int, int]], on: list[Any], horizon: int
+) -> Any:
     """Return start + length, a variable only where nodes differ in length."""
     least = min(length for _, length in lengths)
     if all(length == least for _, length in lengths):
         return start + least
-    end = cp.new_int_var(0, HORIZON_LIMIT, "")
+    end = cp.new_int_var(0, horizon, "")
     cp.add(end >= start + least)
     for node, length in lengths:
         cp.add(end == start + length).only_enforce_if(on[node])
