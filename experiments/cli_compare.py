@@ -13,7 +13,6 @@ from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
 Jobs = Annotated[int, typer.Option(help="Processes for the windows; 0 for one per core.")]
-_POLICIES = "lemix,lemix-reference,separate,mix-rr,mix-luf,random,jsq"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +34,9 @@ def compare(
     load: Annotated[float | None, typer.Option(help="Load to compress the gaps to.")] = None,
     rate_scale: Annotated[float | None, typer.Option(help="Factor on the rate.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks, training included.")] = 400,
-    policies: Annotated[str, typer.Option(help="Names with commas.")] = _POLICIES,
+    policies: Annotated[
+        str, typer.Option(help="Names with commas; LeMix and the usual baselines by default.")
+    ] = "",
     exact: Annotated[str, typer.Option(help="Exact solver, or 'none'.")] = "cpsat",
     time_limit: Annotated[float, typer.Option(help="Wall seconds per window.")] = 30.0,
     deterministic_limit: Annotated[
@@ -74,7 +75,9 @@ def compare(
         seed=seed,
     )
     limits = None if exact == "none" else (exact, time_limit, deterministic_limit)
-    _run(study, tuple(policies.split(",")), limits, window, jobs, out, as_json)
+    _run(
+        study, tuple(policies.split(",")) if policies else None, limits, window, jobs, out, as_json
+    )
 
 
 def demo(
@@ -86,12 +89,12 @@ def demo(
     from experiments.study import Study
 
     study = Study(load=0.9, tasks=96)
-    _run(study, tuple(_POLICIES.split(",")), ("cpsat", 20.0, None), 8, jobs, out, as_json)
+    _run(study, None, ("cpsat", 20.0, None), 8, jobs, out, as_json)
 
 
 def _run(
     study: Any,
-    policies: tuple[str, ...],
+    policies: tuple[str, ...] | None,
     limits: tuple[str, float, float | None] | None,
     window: int,
     jobs: int,
@@ -100,6 +103,7 @@ def _run(
 ) -> None:
     import joblib
 
+    from experiments.comparison import POLICIES
     from experiments.comparison import compare as run
     from experiments.gantt import can_plot
     from experiments.progress import progress_bar
@@ -112,7 +116,7 @@ def _run(
     with progress_bar(quiet=as_json) as show:
         found = run(
             study,
-            policies,
+            POLICIES if policies is None else policies,
             None if limits is None else ExactSettings(*limits),
             window=window,
             jobs=jobs,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measured_data import DATA, needs_data
 
 from experiments.comparison import compare
 from experiments.report import report_text, write_report
@@ -18,10 +19,6 @@ from experiments.windows import ExactSettings, cut
 from lemix_opt.errors import FieldError, UnknownNameError
 from lemix_opt.grid import on_grid
 
-DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
-)
 SMALL = Study(tasks=18, nodes=2, stages=2, load=0.9, seed=3)
 EXACT = ExactSettings(time_limit_s=60)
 
@@ -97,6 +94,16 @@ def test_a_report_can_be_read_back(tmp_path: Path) -> None:
     rows, said = read_parquet(tmp_path / "run.parquet")
     assert rows[0]["actual_objective_s"] == found.run[0]["actual_objective_s"]
     assert said["truth"].startswith("synthetic")
+
+
+def test_a_calibration_says_how_many_gpus_a_stage_is() -> None:
+    both = build(Study(profile="llama2-70b-2xh100", tasks=20, load=0.5))
+    assert both.head["cluster"].endswith("each stage 2 GPUs")
+    assert both.trace.instance.cluster.memory_bytes[0, 0] == 2 * 80 * 2**30
+    with pytest.raises(FieldError, match="gpu: 'h100-80gb' with the calibration llama-13b-a100"):
+        build(Study(gpu="h100-80gb"))
+    with pytest.raises(FieldError, match="tensor_parallel: 4 with the calibration"):
+        build(Study(tensor_parallel=4))
 
 
 def test_a_report_does_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from measured_data import DATA, needs_data
 
 from instances import load
 from instances.readers import READERS, read_azure, read_muxserve
 from lemix_opt.errors import FileFormatError
 
-DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
-)
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 MUX = "model,n_gpus,sm_pct,batch,seqlen,prefill_ms,decode_ms\n"
 

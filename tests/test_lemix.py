@@ -65,7 +65,7 @@ def test_predictions_come_true_on_one_node() -> None:
 def test_a_stage_begins_after_the_one_before_has_ended() -> None:
     state = Lemix().start(build([0], [0.0]), np.random.default_rng(0))
     predicted = state.timelines[0].predict(0.0, [1.0, 1.0], None, [0.5])
-    assert predicted.forward_begin == [0.0, 1.5]
+    assert predicted.forward_end == [1.0, 2.5]
     assert predicted.end_s == 2.5
 
 

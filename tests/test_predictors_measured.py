@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measured_data import DATA, needs_data
 
 from experiments.profiles import read_profile
 from lemix_opt.errors import FieldError, UnknownNameError
 from predictors.measured import LABELS, MeasuredTimes
-
-DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
-)
 
 
 def measured(batch: list[int], length: list[int], seconds: list[float]) -> MeasuredTimes:

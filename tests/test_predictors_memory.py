@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from measured_data import DATA, needs_data
 
 from experiments.memory_profiles import read_memory_profile
 from instances import generate
@@ -24,11 +24,6 @@ from predictors import (
 )
 from predictors.memory import held_bytes, resident_bytes
 from predictors.model_shapes import model_shape
-
-DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
-)
 
 
 @needs_data

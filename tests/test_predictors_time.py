@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured_data import DATA, needs_data
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from experiments.profiles import read_profile
@@ -20,11 +19,6 @@ from predictors.intervals import conformal_factor
 from predictors.memory import MemoryModel
 from predictors.registry import PREDICTORS
 from predictors.time_models import AnalyticTimeModel, BoostedTimeModel, ReferenceTimeModel
-
-DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
-)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

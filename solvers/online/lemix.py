@@ -23,13 +23,12 @@ READINGS = ("consolidate", "inverse_idleness", "subtraction")
 
 
 class Candidate(NamedTuple):
-    """One node the task could go to: its prediction and the three terms of the score."""
+    """One node the task could go to, with the predicted response and idleness of its score."""
 
     node: int
     prediction: Prediction
     response_s: float
     idleness_s: float
-    consistency: float
 
 
 @dataclass
@@ -45,7 +44,7 @@ class LemixState:
     hop_s: list[list[list[float]]]
     training: list[bool]
     slo_s: list[float]
-    inference_open: dict[int, int] = field(default_factory=dict)
+    inference_open: set[int] = field(default_factory=set)
     scored: dict[int, Prediction] = field(default_factory=dict)
 
 
@@ -113,7 +112,10 @@ class Lemix:
         if self.reading == "consolidate":
             best = self._consolidated(state, task, candidates)
         else:
-            best = max(candidates, key=self._score)
+            length = int(state.instance.workload.prompt_tokens[task])
+            best = max(
+                candidates, key=lambda c: self._score(c, state.lengths[c.node].density(length))
+            )
         late = best.response_s > state.slo_s[task]
         if state.training[task] and self.prioritization and late and state.inference_open:
             return Defer("next_inference_done")
@@ -122,7 +124,6 @@ class Lemix:
 
     def _candidates(self, state: LemixState, now_s: float, task: int) -> list[Candidate]:
         instance = state.instance
-        length = int(instance.workload.prompt_tokens[task])
         trains = state.training[task]
         found = []
         for node, timeline in enumerate(state.timelines):
@@ -142,15 +143,14 @@ class Lemix:
                     predicted,
                     predicted.end_s - now_s,
                     idle,
-                    state.lengths[node].density(length),
                 )
             )
         if not found:
             raise InfeasibleError(f"task {task} fits on no node")
         return found
 
-    def _score(self, candidate: Candidate) -> float:
-        weighted = self.beta * candidate.consistency
+    def _score(self, candidate: Candidate, consistency: float) -> float:
+        weighted = self.beta * consistency
         if self.reading == "subtraction":
             return -candidate.idleness_s + weighted - self.alpha * candidate.response_s
         return (1 / candidate.idleness_s + weighted) / (self.alpha * candidate.response_s)
@@ -172,11 +172,11 @@ class Lemix:
             self._commit(state, event)
         elif event.kind == "drop":
             timeline.dropped(task)
-            state.inference_open.pop(task, None)
+            state.inference_open.discard(task)
         elif event.kind == "end":
             timeline.ended(task, event.phase, event.stage, event.time_s)
             if event.stage == timeline.stages - 1:
-                state.inference_open.pop(task, None)
+                state.inference_open.discard(task)
 
     def _commit(self, state: LemixState, event: Event) -> None:
         task, node = event.task, event.node
@@ -194,4 +194,4 @@ class Lemix:
         state.scored = {}
         state.lengths[node].add(float(state.instance.workload.prompt_tokens[task]))
         if not state.training[task]:
-            state.inference_open[task] = node
+            state.inference_open.add(task)

@@ -13,8 +13,8 @@ class Prediction:
 
     Parameters
     ----------
-    forward_begin, forward_end : list of float
-        Predicted forward of every stage.
+    forward_end : list of float
+        Predicted end of the forward on every stage.
     backward_begin, backward_end : list of float
         Predicted backward of every stage; empty for inference.
     idleness_s : float
@@ -22,7 +22,6 @@ class Prediction:
         summed over stages (LeMix's II).
     """
 
-    forward_begin: list[float]
     forward_end: list[float]
     backward_begin: list[float]
     backward_end: list[float]
@@ -65,7 +64,7 @@ class NodeTimeline:
         hop_s: list[float],
     ) -> Prediction:
         """Predict a task that is placed now; nothing is changed."""
-        begin, end = [0.0] * self.stages, [0.0] * self.stages
+        end = [0.0] * self.stages
         idleness, ready = 0.0, now_s
         for s in range(self.stages):
             last = self._forward_end[s]
@@ -82,11 +81,11 @@ class NodeTimeline:
                     between += busy_until - max(earlier.backward_begin[s] + drift, free)
                     start = busy_until
                     stop = start + forward_s[s]
-            begin[s], end[s] = start, stop
+            end[s] = stop
             idleness += max(start - free - max(between, 0.0), 0.0)
             ready = stop + (hop_s[s] if s + 1 < self.stages else 0.0)
         if backward_s is None:
-            return Prediction(begin, end, [], [], idleness)
+            return Prediction(end, [], [], idleness)
         first, final = [0.0] * self.stages, [0.0] * self.stages
         at = end[-1]
         before = next(reversed(self.owed.values()), None)
@@ -96,7 +95,7 @@ class NodeTimeline:
             first[s] = at
             at = final[s] = at + backward_s[s]
             at += hop_s[s - 1] if s else 0.0
-        return Prediction(begin, end, first, final, idleness)
+        return Prediction(end, first, final, idleness)
 
     def place(self, task: int, release_s: float, prediction: Prediction) -> None:
         """Take the task into the books."""
@@ -110,7 +109,6 @@ class NodeTimeline:
 
     def _shift(self, prediction: Prediction, stage: int, by_s: float) -> None:
         # Books hold times without the drift, which is added when they are read.
-        prediction.forward_begin[stage] += by_s
         prediction.forward_end[stage] += by_s
         if prediction.backward_end:
             prediction.backward_begin[stage] += by_s

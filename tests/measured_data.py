@@ -1,0 +1,13 @@
+"""Where the measured data lie, for tests that need them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("LEMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the measured data are neither in $LEMIX_DATA nor in ../shared/data"
+)
