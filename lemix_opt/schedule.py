@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats, integers
 from lemix_opt.errors import FieldError
@@ -72,8 +74,23 @@ class Operations:
         """Return the given rows, in that order."""
         return Operations(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    @classmethod
+    def trusted(cls, *columns: npt.NDArray[Any]) -> Operations:
+        """Wrap columns that are valid and in canonical order, without a check or a copy.
+
+        For the engine, whose tables are large; their integers may be narrower than 64 bits.
+        """
+        rows = object.__new__(cls)
+        for field, column in zip(fields(cls), columns, strict=True):
+            column.flags.writeable = False
+            object.__setattr__(rows, field.name, column)
+        object.__setattr__(rows, "_canonical", True)
+        return rows
+
     def sorted(self) -> Operations:
         """Return the rows in the canonical order: task, phase, stage, micro-batch."""
+        if getattr(self, "_canonical", False):
+            return self
         order = np.lexsort((self.micro_batch, self.stage, self.phase, self.task))
         return self.take(order)
 

@@ -1,38 +1,44 @@
-"""The event loop: releases, decisions, starts and ends in order of time."""
+"""`simulate`: a policy on an instance, driven through the compiled event loop."""
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-from itertools import pairwise
-from math import inf
+from collections.abc import Callable
+from math import inf, nan
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lemix_opt.costs import Costs
-from lemix_opt.engine.node import Node
+from lemix_opt.engine.books import NONE, Books, Rules, rules_of, truth_of, view_of
+from lemix_opt.engine.codes import (
+    EVENT_FIELDS,
+    EVENTS,
+    TOLD_BAD_NODE,
+    TOLD_BAD_TIME,
+    TOLD_DROP,
+    TOLD_FULL,
+)
+from lemix_opt.engine.compiled import DEFERRALS, CompiledPolicy, recorder
+from lemix_opt.engine.kernel import kernel
+from lemix_opt.engine.queues import LARGEST
 from lemix_opt.errors import FieldError, LemixError
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, Defer, Event, Policy
-from lemix_opt.schedule import (
-    BACKWARD,
-    DEFERRED,
-    DONE,
-    DROPPED,
-    FORWARD,
-    UNFINISHED,
-    UPDATE,
-    Operations,
-    Schedule,
-)
+from lemix_opt.schedule import BACKWARD, FORWARD, UNFINISHED, UPDATE, Operations, Schedule
 
-# Order of what falls on one moment: ends, arrivals after a hop, first decisions, repeated ones.
-_END, _ARRIVE, _DECIDE, _RETRY = range(4)
+RECORDED = 4096
+"""Events kept for a policy in plain Python before they are handed over."""
 
 
 def simulate(
     instance: Instance, policy: Policy, actual: Costs | None = None, seed: int = 0
 ) -> Schedule:
     """Run a policy on an instance, event by event.
+
+    A `lemix_opt.CompiledPolicy` runs without leaving machine code; any other policy is asked and
+    told in Python and gives the same result. A policy may name the kinds of events it wants in an
+    attribute ``observes``; it is told all of them otherwise.
 
     Parameters
     ----------
@@ -65,211 +71,240 @@ def simulate(
             where="actual.forward_s",
             expected=f"shape {instance.costs.forward_s.shape} as predicted",
         )
-    return _Run(instance, policy, costs, seed).finish()
+    if instance.tasks * instance.micro_batches >= LARGEST:
+        raise FieldError(
+            f"{instance.tasks} tasks in {instance.micro_batches} micro-batches",
+            where="instance",
+            expected=f"fewer than {LARGEST} together",
+        )
+    if isinstance(policy, CompiledPolicy):
+        return _run_compiled(instance, policy, costs, seed)
+    return _run_python(instance, policy, costs, seed)
+
+
+def _mask(policy: Policy) -> int:
+    observed = getattr(policy, "observes", EVENTS)
+    return sum(1 << EVENTS.index(kind) for kind in observed)
+
+
+def _run_compiled(instance: Instance, policy: CompiledPolicy, costs: Costs, seed: int) -> Schedule:
+    decide, observe = policy.functions()
+    numbers = policy.numbers(instance, np.random.default_rng(seed))
+    run = _Run(instance, costs, rules_of(instance, _mask(policy), 0), decide, observe, numbers)
+    for told in run.loop:
+        run.act_on(told)
+    return run.schedule()
+
+
+def _run_python(instance: Instance, policy: Policy, costs: Costs, seed: int) -> Schedule:
+    # One round of the kernel adds at most a start on every GPU and a few events more.
+    room = RECORDED + instance.cluster.nodes * instance.cluster.stages + 8
+    numbers = np.zeros(2 + EVENT_FIELDS * room)
+    state = policy.start(instance, np.random.default_rng(seed))
+    run = _Run(instance, costs, rules_of(instance, _mask(policy), RECORDED), *recorder(), numbers)
+    talk, answer, observe = run.talk, policy.decide, policy.observe
+    for told in run.loop:
+        if numbers[1]:
+            _hand_over(numbers, state, observe)
+        if told < 0:
+            if told != TOLD_FULL:
+                run.act_on(told)
+            continue
+        reply = answer(state, talk.item(0), told)
+        if type(reply) is Assign and reply.node >= 0:
+            talk[1] = reply.node
+        else:
+            talk[1], talk[2] = _code_of(reply, told, talk.item(0), instance.cluster.nodes)
+    _hand_over(numbers, state, observe)
+    return run.schedule()
+
+
+def _hand_over(numbers: npt.NDArray[np.float64], state: Any, observe: Callable[..., None]) -> None:
+    """Tell a policy the recorded events, in order."""
+    count = int(numbers[1])
+    rows = numbers[2 : 2 + EVENT_FIELDS * count].tolist()
+    for at in range(0, len(rows), EVENT_FIELDS):
+        kind, time_s, task, node, phase, stage, memory = rows[at : at + EVENT_FIELDS]
+        observe(
+            state,
+            Event(EVENTS[int(kind)], time_s, int(task), int(node), int(phase), int(stage), memory),
+        )
+    numbers[1] = 0
+
+
+def _code_of(reply: Any, task: int, now_s: float, nodes: int) -> tuple[float, float]:
+    """Return the kernel's code and time of an answer that is not a plain placement."""
+    if isinstance(reply, Assign):
+        raise _no_node(task, reply.node, nodes)
+    if not isinstance(reply, Defer) or reply.until not in ("time", "next_inference_done"):
+        raise LemixError(
+            f"the policy answered {reply!r} for task {task}",
+            expected="Assign(node), Defer('time', at_s) or Defer('next_inference_done')",
+        )
+    code = DEFERRALS[reply.until, bool(reply.keeps_place)]
+    return code, nan if reply.at_s is None else float(reply.at_s)
+
+
+def _no_node(task: int, node: object, nodes: int) -> LemixError:
+    return LemixError(
+        f"the policy placed task {task} on node {node}",
+        expected=f"a node from 0 to {nodes - 1}",
+    )
 
 
 class _Run:
-    def __init__(self, instance: Instance, policy: Policy, costs: Costs, seed: int) -> None:
+    """One run: its books, the loop that fills them, and what comes of it."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        costs: Costs,
+        rules: Rules,
+        decide: Any,
+        observe: Any,
+        numbers: npt.NDArray[np.float64],
+    ) -> None:
         self.instance = instance
-        self.policy = policy
-        self.stages = instance.cluster.stages
-        self.training = instance.workload.is_training.tolist()
-        self.own_release = instance.workload.release_s.tolist()
-        self.release = [inf] * instance.tasks
-        self.placed = [-1] * instance.tasks
-        self.end_state = [UNFINISHED] * instance.tasks
-        self.left = [0] * instance.tasks
-        self.actual = [
-            (
-                costs.forward_s[k].tolist(),
-                costs.backward_s[k].tolist(),
-                costs.update_s[k].tolist(),
-                costs.hop_s[k].tolist(),
-                costs.held_bytes[k].tolist(),
-                costs.resident_bytes[k].tolist(),
-            )
-            for k in instance.cluster.node_class.tolist()
-        ]
-        self.nodes = [Node(instance, n, a[4], a[5]) for n, a in enumerate(self.actual)]
-        self.rows: list[tuple[int, int, int, int, float, float]] = []
         self.out_of_memory: list[tuple[int, int, int, float]] = []
-        self.heap: list[tuple[float, int, int, int, int, int]] = []
-        self.serial = 0
-        self.waiting: list[int] = []
-        self.touched: set[int] = set()
-        # Successor of every training task in the closed loop, and whether it was released.
-        loop = [i for i, trains in enumerate(self.training) if trains]
-        self.successor = dict(pairwise(loop))
-        if instance.release_mode == "open":
-            loop, self.successor = [], {}
-        heads = set(loop[1:])
-        for task, time_s in enumerate(self.own_release):
-            if task not in heads:
-                self._release(task, time_s)
-        self.state = policy.start(instance, np.random.default_rng(seed))
-
-    def _push(self, time_s: float, rank: int, key: int, task: int, phase: int, stage: int) -> None:
-        heappush(self.heap, (time_s, rank, key, task, phase, stage))
-
-    def _release(self, task: int, time_s: float) -> None:
-        self.release[task] = time_s
-        self._push(time_s, _DECIDE, task, task, -1, -1)
-
-    def _release_after(self, task: int, time_s: float) -> None:
-        follower = self.successor.pop(task, None)
-        if follower is not None:
-            self._release(follower, max(self.own_release[follower], time_s))
-
-    def _retry(self, task: int, time_s: float) -> None:
-        self.serial += 1
-        self._push(time_s, _RETRY, self.serial, task, -1, -1)
-
-    def finish(self) -> Schedule:
-        heap = self.heap
-        while heap:
-            now_s = heap[0][0]
-            while heap and heap[0][0] == now_s:
-                _, rank, _, task, phase, stage = heappop(heap)
-                if rank == _END:
-                    self._ended(now_s, task, phase, stage)
-                elif rank == _ARRIVE:
-                    self._arrive(now_s, task, phase, stage)
-                else:
-                    self._decide(now_s, task)
-            for n in sorted(self.touched):
-                self._dispatch(now_s, n)
-            self.touched.clear()
-        table = np.array(self.rows, dtype=np.float64).reshape(-1, 6)
-        whole = table[:, :4].astype(np.int64)
-        rows = Operations(
-            task=whole[:, 0],
-            phase=whole[:, 1],
-            stage=whole[:, 2],
-            micro_batch=np.zeros(len(table), dtype=np.int64),
-            node=whole[:, 3],
-            start_s=table[:, 4],
-            end_s=table[:, 5],
+        self.talk = np.zeros(8)
+        self.rows = _rows(instance, costs)
+        self.books = _books(instance, costs, self.rows)
+        # The kernel counts no references: what it works on lives as long as this object.
+        self.arguments = (
+            view_of(instance),
+            truth_of(instance, costs),
+            self.books,
+            rules,
+            decide,
+            observe,
+            numbers,
+            self.talk,
         )
+        self.loop = kernel()(*self.arguments)
+
+    def act_on(self, told: int) -> None:
+        """Note a drop, or raise what the kernel found wrong with an answer."""
+        now_s = self.talk.item(0)
+        task, second, third, code = self.talk[3:7].tolist()
+        if told == TOLD_DROP:
+            self.out_of_memory.append((int(task), int(second), int(third), now_s))
+        elif told == TOLD_BAD_NODE:
+            raise _no_node(int(task), int(code), self.instance.cluster.nodes)
+        elif told == TOLD_BAD_TIME:
+            raise LemixError(
+                f"the policy put task {int(task)} off to {None if second != second else second} s",
+                expected=f"a finite time after {now_s:g} s",
+            )
+
+    def schedule(self) -> Schedule:
+        """Return what was executed."""
+        books, counts = self.books, np.diff(self.rows)
+        task = np.repeat(np.arange(self.instance.tasks, dtype=np.int32), counts)
+        phase, stage, part = _columns(self.instance, self.rows, counts)
+        node = np.repeat(books.node, counts)
+        columns = [task, phase, stage, part, node, books.start_s, books.end_s]
+        ran = ~np.isnan(books.start_s)
+        if not ran.all():
+            columns = [column[ran] for column in columns]
         return Schedule(
-            np.array(self.placed, dtype=np.int64),
-            rows,
-            np.array(self.end_state, dtype=np.int64),
-            np.array(self.release, dtype=np.float64),
+            books.node.astype(np.int64),
+            Operations.trusted(*columns),
+            books.end_state.astype(np.int64),
+            books.release_s,
             tuple(self.out_of_memory),
         )
 
-    def _decide(self, now_s: float, task: int) -> None:
-        answer = self.policy.decide(self.state, now_s, task)
-        if isinstance(answer, Assign):
-            node = int(answer.node)
-            if not 0 <= node < len(self.nodes):
-                raise LemixError(
-                    f"the policy placed task {task} on node {node}",
-                    expected=f"a node from 0 to {len(self.nodes) - 1}",
-                )
-            self.placed[task] = node
-            self.end_state[task] = UNFINISHED
-            updates = sum(u > 0 for u in self.actual[node][2])
-            self.left[task] = 2 * self.stages + updates if self.training[task] else self.stages
-            self.policy.observe(self.state, Event("assign", now_s, task, node))
-            self._arrive(now_s, task, FORWARD, 0)
-            return
-        if not isinstance(answer, Defer) or answer.until not in ("time", "next_inference_done"):
-            raise LemixError(
-                f"the policy answered {answer!r} for task {task}",
-                expected="Assign(node), Defer('time', at_s) or Defer('next_inference_done')",
-            )
-        self.end_state[task] = DEFERRED
-        if not answer.keeps_place:
-            self._release_after(task, now_s)
-        if answer.until == "next_inference_done":
-            self.waiting.append(task)
-        elif answer.at_s is None or not now_s < answer.at_s < inf:
-            raise LemixError(
-                f"the policy put task {task} off to {answer.at_s} s",
-                expected=f"a finite time after {now_s:g} s",
-            )
-        else:
-            self._retry(task, answer.at_s)
 
-    def _arrive(self, now_s: float, task: int, phase: int, stage: int) -> None:
-        n = self.placed[task]
-        if self.end_state[task] == DROPPED:
-            return
-        node = self.nodes[n]
-        gpu = node.gpus[stage]
-        self.touched.add(n)
-        if phase == FORWARD and gpu.resident + node.need[task][stage] > gpu.capacity:
-            node.forget(task)
-            self.end_state[task] = DROPPED
-            self.out_of_memory.append((task, stage, n, now_s))
-            self.policy.observe(self.state, Event("drop", now_s, task, n, phase, stage))
-            self._release_after(task, now_s)
-            self._wake(now_s)
-            return
-        node.ready(now_s, task, phase, stage)
+def _updates(costs: Costs) -> bool:
+    return bool(np.any(costs.update_s > 0))
 
-    def _dispatch(self, now_s: float, n: int) -> None:
-        node = self.nodes[n]
-        forward, backward, update = self.actual[n][:3]
-        # From the last stage down, so that what starts now already counts in reservations.
-        for stage in range(self.stages - 1, -1, -1):
-            chosen = node.pick(stage, now_s)
-            if chosen is None:
-                continue
-            phase, task = chosen
-            duration = (forward if phase == FORWARD else backward)[task][stage]
-            end_s = now_s + duration
-            busy_s = end_s + (update[stage] if phase == BACKWARD else 0.0)
-            node.take(phase, task, stage, now_s, busy_s)
-            self._begin(now_s, task, phase, stage, end_s)
 
-    def _begin(self, now_s: float, task: int, phase: int, stage: int, end_s: float) -> None:
-        n = self.placed[task]
-        self.rows.append((task, phase, stage, n, now_s, end_s))
-        self._push(end_s, _END, task, task, phase, stage)
-        used = self.nodes[n].gpus[stage].used()
-        self.policy.observe(self.state, Event("start", now_s, task, n, phase, stage, used))
+def _rows(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
+    """Return the first row of every task in the table of operations, and the number of rows."""
+    stages = instance.cluster.stages
+    trained = 2 * stages * instance.micro_batches + stages * _updates(costs)
+    counts = np.where(instance.workload.is_training, trained, stages)
+    return np.concatenate(([0], np.cumsum(counts)))
 
-    def _ended(self, now_s: float, task: int, phase: int, stage: int) -> None:
-        n = self.placed[task]
-        node = self.nodes[n]
-        gpu = node.gpus[stage]
-        _, _, update, hop, _, _ = self.actual[n]
-        gpu.running = False
-        self.touched.add(n)
-        training = self.training[task]
-        if phase == BACKWARD or (phase == FORWARD and not training):
-            gpu.held.pop(task, None)
-        self.policy.observe(self.state, Event("end", now_s, task, n, phase, stage, gpu.used()))
-        self.left[task] -= 1
-        last = self.stages - 1
-        if phase == FORWARD:
-            if stage == 0 and self.instance.release_mode == "async":
-                self._release_after(task, now_s)
-            if stage < last:
-                self._next(now_s, task, FORWARD, stage + 1, hop[task][stage])
-            elif training:
-                self._next(now_s, task, BACKWARD, last, 0.0)
-        elif phase == BACKWARD:
-            if stage > 0:
-                self._next(now_s, task, BACKWARD, stage - 1, hop[task][stage - 1])
-            else:
-                self._release_after(task, now_s)
-            if update[stage] > 0:
-                gpu.running = True
-                self._begin(now_s, task, UPDATE, stage, now_s + update[stage])
-        if self.left[task] == 0:
-            self.end_state[task] = DONE
-            if not training:
-                self._wake(now_s)
 
-    def _wake(self, now_s: float) -> None:
-        for deferred in self.waiting:
-            self._retry(deferred, now_s)
-        self.waiting.clear()
+def _columns(
+    instance: Instance, rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[Any], ...]:
+    """Return phase, stage and micro-batch of every row."""
+    stages, parts = instance.cluster.stages, instance.micro_batches
+    phases = [(FORWARD, 1), (FORWARD, parts), (BACKWARD, parts), (UPDATE, 1)]
+    # Rows of an inference task, then those of a training task.
+    phase = np.concatenate([np.full(stages * n, p, dtype=np.int8) for p, n in phases])
+    stage = np.concatenate([np.repeat(np.arange(stages, dtype=np.int16), n) for _, n in phases])
+    part = np.concatenate([np.tile(np.arange(n, dtype=np.int16), stages) for _, n in phases])
+    within = np.arange(rows[-1], dtype=np.int32) - np.repeat(rows[:-1].astype(np.int32), counts)
+    trains = np.repeat(instance.workload.is_training, counts)
+    within += trains * np.int32(stages)
+    return phase[within], stage[within], part[within]
 
-    def _next(self, now_s: float, task: int, phase: int, stage: int, hop_s: float) -> None:
-        arrival = now_s + hop_s
-        self.nodes[self.placed[task]].position[task] = (phase, stage, arrival)
-        self._push(arrival, _ARRIVE, task, task, phase, stage)
+
+def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Books:
+    work, cluster = instance.workload, instance.cluster
+    tasks, gpus = instance.tasks, cluster.nodes * cluster.stages
+    items = tasks * instance.micro_batches
+    events = items + 2 * tasks + 1
+    slots = 1 << (gpus - 1).bit_length()
+    loop = np.flatnonzero(work.is_training)
+    successor = np.full(tasks, NONE, dtype=np.int32)
+    own = np.ones(tasks, dtype=bool)
+    if instance.release_mode != "open":
+        successor[loop[:-1]] = loop[1:]
+        own[loop[1:]] = False
+    arrivals = np.flatnonzero(own)
+    release = work.release_s[arrivals]
+    if np.any(np.diff(release) < 0):
+        arrivals = arrivals[np.argsort(release, kind="stable")]
+    resident = costs.resident_bytes[cluster.node_class].reshape(-1).astype(np.float64)
+    unused = np.full(1, NONE, dtype=np.int32)
+    return Books(
+        start_s=np.full(rows[-1], nan),
+        end_s=np.empty(rows[-1]),
+        row=rows[:-1],
+        node=np.full(tasks, NONE, dtype=np.int32),
+        end_state=np.full(tasks, UNFINISHED, dtype=np.int8),
+        release_s=np.full(tasks, inf),
+        left=np.zeros(tasks, dtype=np.int32),
+        successor=successor,
+        arrivals=arrivals,
+        ready_s=np.empty(items),
+        after=np.empty(items, dtype=np.int32),
+        before=np.empty(items, dtype=np.int32),
+        place=np.zeros(items, dtype=np.int16),
+        begun_s=np.empty(items),
+        head=np.full((2, gpus), NONE, dtype=np.int32),
+        tail=np.full((2, gpus), NONE, dtype=np.int32),
+        running=np.zeros(gpus, dtype=np.uint8),
+        busy_until_s=np.full(gpus, -inf),
+        used_bytes=resident.copy(),
+        holders=np.zeros(gpus, dtype=np.int64),
+        turn_after=np.full(items, NONE, dtype=np.int32) if instance.fifo else unused,
+        turn_last=np.full(cluster.nodes, NONE, dtype=np.int32),
+        due=np.full(gpus, NONE, dtype=np.int32),
+        # Stages whose update takes no time have no update operation.
+        updates=np.count_nonzero(costs.update_s > 0, axis=1),
+        gpu_end_s=np.full(slots, inf),
+        gpu_key=np.arange(slots, dtype=np.int64),
+        first_end=_tree(slots),
+        # Untouched pages cost nothing, so these have room for the worst case.
+        times=np.empty(events),
+        keys=np.empty(events, dtype=np.int64),
+        waiting=np.empty(tasks + 1, dtype=np.int32),
+        owed=np.empty((gpus, loop.size * instance.micro_batches + 1), dtype=np.int32),
+        owes=np.zeros(gpus, dtype=np.int64),
+        touched=np.empty(cluster.nodes, dtype=np.int64),
+        is_touched=np.zeros(cluster.nodes, dtype=np.uint8),
+    )
+
+
+def _tree(slots: int) -> npt.NDArray[np.int32]:
+    """Return a winner tree over a power of two of slots, none of which has anything to end."""
+    tree = np.zeros(2 * slots, dtype=np.int32)
+    tree[slots:] = np.arange(slots)
+    for at in range(slots - 1, 0, -1):
+        tree[at] = tree[2 * at]
+    return tree

@@ -1,4 +1,4 @@
-"""One node at run time: queues and memory of its GPUs, and the rule that picks what runs next."""
+"""One node of the slow engine: queues and memory, and the rule that picks what runs next."""
 
 from __future__ import annotations
 

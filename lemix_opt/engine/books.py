@@ -1,0 +1,244 @@
+"""What the kernel reads and writes: columns of the problem, of the truth, and of the run."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from lemix_opt.costs import Costs
+from lemix_opt.instance import GPU_ORDERS, PIPELINES, RELEASE_MODES, Instance
+
+ORDER_RESERVE, ORDER_BACKWARD_FIRST, ORDER_FIFO, ORDER_TASK_ID = range(len(GPU_ORDERS))
+ASYNC, SYNC, OPEN = range(len(RELEASE_MODES))
+PLAIN, GPIPE, ONE_F_ONE_B = range(len(PIPELINES))
+NONE = -1
+
+
+class View(NamedTuple):
+    """What a policy may know: tasks, predicted costs and capacities, all read-only.
+
+    Shapes: T tasks, N nodes, S stages, K node classes; seconds and bytes.
+    """
+
+    training: npt.NDArray[np.uint8]
+    release_s: npt.NDArray[np.float64]
+    batch: npt.NDArray[np.int64]
+    prompt_tokens: npt.NDArray[np.int64]
+    slo_s: npt.NDArray[np.float64]
+    node_class: npt.NDArray[np.int64]
+    forward_s: npt.NDArray[np.float64]
+    backward_s: npt.NDArray[np.float64]
+    held_bytes: npt.NDArray[np.float64]
+    hop_s: npt.NDArray[np.float64]
+    update_s: npt.NDArray[np.float64]
+    memory_bytes: npt.NDArray[np.float64]
+    capacity_bytes: npt.NDArray[np.float64]
+    resident_bytes: npt.NDArray[np.float64]
+
+
+class Truth(NamedTuple):
+    """Costs that really happen, by node class, and resident bytes by node and stage."""
+
+    forward_s: npt.NDArray[np.float64]
+    backward_s: npt.NDArray[np.float64]
+    held_bytes: npt.NDArray[np.float64]
+    hop_s: npt.NDArray[np.float64]
+    update_s: npt.NDArray[np.float64]
+    resident_bytes: npt.NDArray[np.float64]
+
+
+class Rules(NamedTuple):
+    """The rules of execution as numbers."""
+
+    nodes: int
+    stages: int
+    micro_batches: int
+    order: int
+    one_order: int
+    release_mode: int
+    pipeline: int
+    watched: int
+    recorded: int
+
+
+class Books(NamedTuple):
+    """State of a run: results by task and operation, queues, memory of every GPU.
+
+    An item is one micro-batch of one task; `ready_s`, `after` and `before` hold the queue it
+    waits in, `place` its phase and stage and `begun_s` when that operation starts (NaN: waiting).
+    """
+
+    start_s: npt.NDArray[np.float64]
+    end_s: npt.NDArray[np.float64]
+    row: npt.NDArray[np.int64]
+    node: npt.NDArray[np.int32]
+    end_state: npt.NDArray[np.int8]
+    release_s: npt.NDArray[np.float64]
+    left: npt.NDArray[np.int32]
+    successor: npt.NDArray[np.int32]
+    arrivals: npt.NDArray[np.int64]
+    ready_s: npt.NDArray[np.float64]
+    after: npt.NDArray[np.int32]
+    before: npt.NDArray[np.int32]
+    place: npt.NDArray[np.int16]
+    begun_s: npt.NDArray[np.float64]
+    head: npt.NDArray[np.int32]
+    tail: npt.NDArray[np.int32]
+    running: npt.NDArray[np.uint8]
+    busy_until_s: npt.NDArray[np.float64]
+    used_bytes: npt.NDArray[np.float64]
+    holders: npt.NDArray[np.int64]
+    turn_after: npt.NDArray[np.int32]
+    turn_last: npt.NDArray[np.int32]
+    due: npt.NDArray[np.int32]
+    updates: npt.NDArray[np.int64]
+    gpu_end_s: npt.NDArray[np.float64]
+    gpu_key: npt.NDArray[np.int64]
+    first_end: npt.NDArray[np.int32]
+    times: npt.NDArray[np.float64]
+    keys: npt.NDArray[np.int64]
+    waiting: npt.NDArray[np.int32]
+    owed: npt.NDArray[np.int32]
+    owes: npt.NDArray[np.int64]
+    touched: npt.NDArray[np.int64]
+    is_touched: npt.NDArray[np.uint8]
+
+
+def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
+    return types.Array(dtype, dimensions, "C", readonly=readonly)
+
+
+_F8, _I8, _I4, _I2 = types.float64, types.int64, types.int32, types.int16
+_I1, _U1 = types.int8, types.uint8
+VIEW_T = types.NamedTuple(
+    tuple(
+        _array(dtype, dimensions, True)
+        for dtype, dimensions in (
+            (_U1, 1),
+            (_F8, 1),
+            (_I8, 1),
+            (_I8, 1),
+            (_F8, 1),
+            (_I8, 1),
+            (_F8, 3),
+            (_F8, 3),
+            (_F8, 3),
+            (_F8, 3),
+            (_F8, 2),
+            (_F8, 2),
+            (_F8, 2),
+            (_F8, 2),
+        )
+    ),
+    View,
+)
+TRUTH_T = types.NamedTuple(
+    tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2)), Truth
+)
+RULES_T = types.NamedUniTuple(_I8, len(Rules._fields), Rules)
+BOOKS_T = types.NamedTuple(
+    tuple(
+        _array(dtype, dimensions, False)
+        for dtype, dimensions in (
+            (_F8, 1),
+            (_F8, 1),
+            (_I8, 1),
+            (_I4, 1),
+            (_I1, 1),
+            (_F8, 1),
+            (_I4, 1),
+            (_I4, 1),
+            (_I8, 1),
+            (_F8, 1),
+            (_I4, 1),
+            (_I4, 1),
+            (_I2, 1),
+            (_F8, 1),
+            (_I4, 2),
+            (_I4, 2),
+            (_U1, 1),
+            (_F8, 1),
+            (_F8, 1),
+            (_I8, 1),
+            (_I4, 1),
+            (_I4, 1),
+            (_I4, 1),
+            (_I8, 1),
+            (_F8, 1),
+            (_I8, 1),
+            (_I4, 1),
+            (_F8, 1),
+            (_I8, 1),
+            (_I4, 1),
+            (_I4, 2),
+            (_I8, 1),
+            (_I8, 1),
+            (_U1, 1),
+        )
+    ),
+    Books,
+)
+STATE_T = types.Array(_F8, 1, "C")
+"""State of a compiled policy: one array of numbers."""
+
+
+def _fixed(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
+    column = np.ascontiguousarray(array, dtype=dtype)
+    column = column.view()
+    column.setflags(write=False)
+    return column
+
+
+def view_of(instance: Instance) -> View:
+    """Return the columns a policy may read."""
+    work, costs = instance.workload, instance.costs
+    return View(
+        _fixed(work.kind, np.uint8),
+        _fixed(work.release_s, np.float64),
+        _fixed(work.batch, np.int64),
+        _fixed(work.prompt_tokens, np.int64),
+        _fixed(work.slo_s, np.float64),
+        _fixed(instance.cluster.node_class, np.int64),
+        _fixed(costs.forward_s, np.float64),
+        _fixed(costs.backward_s, np.float64),
+        _fixed(costs.held_bytes, np.float64),
+        _fixed(costs.hop_s, np.float64),
+        _fixed(costs.update_s, np.float64),
+        _fixed(instance.cluster.memory_bytes, np.float64),
+        _fixed(instance.capacity_bytes, np.float64),
+        _fixed(instance.resident_bytes, np.float64),
+    )
+
+
+def truth_of(instance: Instance, costs: Costs) -> Truth:
+    """Return the columns of what really happens."""
+    return Truth(
+        _fixed(costs.forward_s, np.float64),
+        _fixed(costs.backward_s, np.float64),
+        _fixed(costs.held_bytes, np.float64),
+        _fixed(costs.hop_s, np.float64),
+        _fixed(costs.update_s, np.float64),
+        _fixed(costs.resident_bytes[instance.cluster.node_class], np.float64),
+    )
+
+
+def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
+    """Return the rules as numbers.
+
+    `watched` is the mask of events the policy observes; after `recorded` events the driver hands
+    them over (0: nothing is recorded).
+    """
+    return Rules(
+        instance.cluster.nodes,
+        instance.cluster.stages,
+        instance.micro_batches,
+        GPU_ORDERS.index(instance.gpu_order),
+        int(instance.fifo),
+        RELEASE_MODES.index(instance.release_mode),
+        PIPELINES.index(instance.pipeline),
+        watched,
+        recorded,
+    )

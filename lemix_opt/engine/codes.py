@@ -1,0 +1,17 @@
+"""Numbers that kernel and policies exchange: events and answers."""
+
+from __future__ import annotations
+
+EVENTS = ("assign", "start", "end", "drop")
+SEES_ASSIGN, SEES_START, SEES_END, SEES_DROP = range(len(EVENTS))
+
+# Answers to "where does this task go?" beside a node's number.
+DEFER_INFERENCE, DEFER_INFERENCE_YIELD = -1, -2
+DEFER_TIME, DEFER_TIME_YIELD = -3, -4
+ASK = -5
+
+# What the kernel tells its driver instead of a task to decide.
+TOLD_DROP, TOLD_BAD_NODE, TOLD_BAD_TIME, TOLD_FULL = -1, -2, -3, -4
+
+EVENT_FIELDS = 7
+"""Numbers per recorded event: kind, time, task, node, phase, stage, bytes."""

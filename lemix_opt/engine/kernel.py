@@ -1,0 +1,313 @@
+"""The event loop, compiled: releases, decisions, starts and ends in order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from math import inf, nan
+from typing import Any
+
+from numba import types
+
+from lemix_opt.engine.books import (
+    ASYNC,
+    BOOKS_T,
+    RULES_T,
+    STATE_T,
+    TRUTH_T,
+    VIEW_T,
+    Books,
+    Rules,
+    Truth,
+    View,
+)
+from lemix_opt.engine.codes import (
+    ASK,
+    DEFER_INFERENCE,
+    DEFER_INFERENCE_YIELD,
+    DEFER_TIME,
+    DEFER_TIME_YIELD,
+    SEES_ASSIGN,
+    SEES_DROP,
+    SEES_END,
+    SEES_START,
+    TOLD_BAD_NODE,
+    TOLD_BAD_TIME,
+    TOLD_DROP,
+    TOLD_FULL,
+)
+from lemix_opt.engine.jit import compiled
+from lemix_opt.engine.pick import task_of
+from lemix_opt.engine.queues import (
+    ITEM_SHIFT,
+    PHASE_SHIFT,
+    RANK_ARRIVE,
+    RANK_DECIDE,
+    RANK_RETRY,
+    RANK_SHIFT,
+    SERIAL_SHIFT,
+    operation_key,
+    pop,
+    push,
+    retry_key,
+    set_end,
+)
+from lemix_opt.engine.steps import (
+    dispatch,
+    fits_alone,
+    forget,
+    free,
+    queue_up,
+    release_after,
+    row_of,
+    touch,
+)
+from lemix_opt.schedule import BACKWARD, DEFERRED, DONE, DROPPED, FORWARD, UNFINISHED, UPDATE
+
+RANK_END = -1
+"""Ends come before all else that falls on their moment."""
+DECIDE_T = types.int64(types.float64, types.int64, VIEW_T, STATE_T)
+"""``decide(now_s, task, view, state)``: a node, or a code of `lemix_opt.engine.codes`."""
+OBSERVE_T = types.int64(
+    types.int64,
+    types.float64,
+    types.int64,
+    types.int64,
+    types.int64,
+    types.int64,
+    types.float64,
+    VIEW_T,
+    STATE_T,
+)
+"""``observe(kind, time_s, task, node, phase, stage, memory_bytes, view, state)``."""
+
+
+@lru_cache(maxsize=1)
+def kernel() -> Any:
+    """Return the compiled event loop; the first call of a fresh installation compiles it."""
+    return compiled(
+        run,
+        (
+            VIEW_T,
+            TRUTH_T,
+            BOOKS_T,
+            RULES_T,
+            types.FunctionType(DECIDE_T),
+            types.FunctionType(OBSERVE_T),
+            STATE_T,
+            STATE_T,
+        ),
+    )
+
+
+def run(
+    view: View,
+    truth: Truth,
+    books: Books,
+    rules: Rules,
+    decide: Any,
+    observe: Any,
+    state: Any,
+    talk: Any,
+) -> Iterator[int]:
+    """Run to the end; yield whenever the driver has to act.
+
+    A yielded task (≥ 0) waits for an answer in ``talk[1]`` (code) and ``talk[2]`` (time); negative
+    values are ``TOLD_…`` codes. ``talk[0]`` is the time in seconds; ``talk[3:7]`` hold task,
+    stage, node and answer of what is told.
+    """
+    N, S, M = rules.nodes, rules.stages, rules.micro_batches
+    watched = rules.watched
+    times, keys, waiting = books.times, books.keys, books.waiting
+    touched, is_touched = books.touched, books.is_touched
+    ends, first_end = books.gpu_end_s, books.first_end
+    size, waits, touches = 0, 0, 0
+    serial, coming, now = 0, 0, 0.0
+    arrivals = books.arrivals
+    last_stage = S - 1
+
+    while True:
+        if rules.recorded and state[1] >= rules.recorded:
+            yield TOLD_FULL
+        # What comes next: ends, arrivals, decisions, repeated ones.
+        next_s, rank = ends[first_end[1]], RANK_END
+        own = False
+        if size and times[0] < next_s:
+            next_s, rank = times[0], keys[0] >> RANK_SHIFT
+        if coming < arrivals.size:
+            task = arrivals[coming]
+            release = view.release_s[task]
+            if release < next_s or (
+                release == next_s
+                and (
+                    rank == RANK_RETRY
+                    or (rank == RANK_DECIDE and task < (keys[0] >> ITEM_SHIFT) & 0xFFFFFFFF)
+                )
+            ):
+                next_s, rank, own = release, RANK_DECIDE, True
+        if touches and next_s > now:
+            for at in range(touches):
+                node = touched[at]
+                is_touched[node] = 0
+                dispatch(view, truth, books, rules, observe, state, node, now)
+            touches = 0
+            continue
+        if next_s == inf:
+            return
+        now = next_s
+        talk[0] = now
+
+        if rank == RANK_END:
+            gpu = first_end[1]
+            key = books.gpu_key[gpu]
+            item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
+            phase = (key >> PHASE_SHIFT) & 3
+            stage = key & 0x3FFF
+            task = task_of(rules, item)
+            node = books.node[task]
+            set_end(books, gpu, inf, gpu)
+            kind = view.node_class[node]
+            trains = view.training[task]
+            books.running[gpu] = 0
+            touches = touch(touched, is_touched, touches, node)
+            if phase == BACKWARD or (phase == FORWARD and not trains):
+                free(view, truth, books, rules, task, node, stage)
+            if watched >> SEES_END & 1:
+                observe(SEES_END, now, task, node, phase, stage, books.used_bytes[gpu], view, state)
+            books.left[task] -= 1
+            to_phase, to_stage, hop = -1, 0, 0.0
+            freed = -1
+            if phase == FORWARD:
+                if stage == 0 and rules.release_mode == ASYNC and trains:
+                    freed = task
+                if stage < last_stage:
+                    to_phase, to_stage = FORWARD, stage + 1
+                    hop = truth.hop_s[kind, task, stage]
+                elif trains:
+                    to_phase, to_stage = BACKWARD, last_stage
+            elif phase == BACKWARD:
+                if stage > 0:
+                    to_phase, to_stage = BACKWARD, stage - 1
+                    hop = truth.hop_s[kind, task, stage - 1]
+                else:
+                    freed = task
+            if to_phase >= 0:
+                if hop == 0.0 and (
+                    to_phase == BACKWARD or fits_alone(view, truth, rules, task, node, to_stage)
+                ):
+                    queue_up(books, rules, item, node, to_phase, to_stage, now)
+                else:
+                    books.place[item] = to_phase * S + to_stage
+                    books.begun_s[item] = now + hop
+                    coming_key = operation_key(RANK_ARRIVE, item, to_phase, to_stage)
+                    size = push(times, keys, size, now + hop, coming_key)
+            if freed >= 0:
+                size = release_after(view, books, times, keys, size, freed, now)
+            if phase == BACKWARD and truth.update_s[kind, stage] > 0.0:
+                books.running[gpu] = 1
+                end = now + truth.update_s[kind, stage]
+                row = row_of(books, rules, view, item, UPDATE, stage)
+                books.start_s[row] = now
+                books.end_s[row] = end
+                set_end(books, gpu, end, operation_key(0, item, UPDATE, stage))
+                if watched >> SEES_START & 1:
+                    observe(
+                        SEES_START,
+                        now,
+                        task,
+                        node,
+                        UPDATE,
+                        stage,
+                        books.used_bytes[gpu],
+                        view,
+                        state,
+                    )
+            if books.left[task] == 0:
+                books.end_state[task] = DONE
+                if not trains and waits:
+                    for k in range(waits):
+                        serial += 1
+                        size = push(times, keys, size, now, retry_key(serial, waiting[k]))
+                    waits = 0
+            continue
+
+        if rank == RANK_ARRIVE:
+            key = keys[0]
+            size = pop(times, keys, size)
+            item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
+            phase = (key >> PHASE_SHIFT) & 3
+            stage = key & 0x3FFF
+            task = task_of(rules, item)
+            first_item, last_item = item, item
+        else:
+            if own:
+                coming += 1
+                task = arrivals[coming - 1]
+                books.release_s[task] = now
+            else:
+                key = keys[0]
+                size = pop(times, keys, size)
+                if rank == RANK_DECIDE:
+                    task = (key >> ITEM_SHIFT) & 0xFFFFFFFF
+                else:
+                    task = key & ((1 << SERIAL_SHIFT) - 1)
+            answer = decide(now, task, view, state)
+            at_s = state[0]
+            if answer == ASK:
+                yield task
+                answer, at_s = int(talk[1]), talk[2]
+            if answer < 0:
+                books.end_state[task] = DEFERRED
+                if answer in (DEFER_INFERENCE_YIELD, DEFER_TIME_YIELD):
+                    size = release_after(view, books, times, keys, size, task, now)
+                if answer in (DEFER_INFERENCE, DEFER_INFERENCE_YIELD):
+                    waiting[waits] = task
+                    waits += 1
+                    continue
+                if answer in (DEFER_TIME, DEFER_TIME_YIELD) and now < at_s < inf:
+                    serial += 1
+                    size = push(times, keys, size, at_s, retry_key(serial, task))
+                    continue
+                talk[3], talk[4], talk[6] = task, at_s, answer
+                yield TOLD_BAD_TIME
+                return
+            if answer >= N:
+                talk[3], talk[6] = task, answer
+                yield TOLD_BAD_NODE
+                return
+            books.node[task] = answer
+            books.end_state[task] = UNFINISHED
+            if watched >> SEES_ASSIGN & 1:
+                observe(SEES_ASSIGN, now, task, answer, -1, -1, nan, view, state)
+            phase, stage = FORWARD, 0
+            first_item = last_item = task * M
+            books.left[task] = S
+            if view.training[task]:
+                last_item += M - 1
+                books.left[task] = 2 * S * M + books.updates[view.node_class[answer]]
+
+        # An arrival at a GPU's queue, from a hop or by placement.
+        if books.end_state[task] == DROPPED:
+            continue
+        node = books.node[task]
+        touches = touch(touched, is_touched, touches, node)
+        if phase == BACKWARD or fits_alone(view, truth, rules, task, node, stage):
+            for item in range(first_item, last_item + 1):
+                queue_up(books, rules, item, node, phase, stage, now)
+            continue
+        for item in range(first_item, last_item + 1):
+            forget(books, rules, item, node)
+        # What earlier stages hold for a training task is free again.
+        if view.training[task]:
+            for s in range(stage):
+                free(view, truth, books, rules, task, node, s)
+        books.end_state[task] = DROPPED
+        talk[3], talk[4], talk[5] = task, stage, node
+        yield TOLD_DROP
+        if watched >> SEES_DROP & 1:
+            observe(SEES_DROP, now, task, node, phase, stage, nan, view, state)
+        size = release_after(view, books, times, keys, size, task, now)
+        for k in range(waits):
+            serial += 1
+            size = push(times, keys, size, now, retry_key(serial, waiting[k]))
+        waits = 0

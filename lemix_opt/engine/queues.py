@@ -1,0 +1,138 @@
+"""Queues of items waiting for a GPU, as doubly linked lists, and the heap of coming events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lemix_opt.engine.books import NONE, Books
+from lemix_opt.engine.jit import inlined
+
+# What falls on one moment, after the ends: arrivals after a hop, first decisions, repeated ones.
+RANK_ARRIVE, RANK_DECIDE, RANK_RETRY = range(3)
+# A key holds rank, item (or number of the retry and task), phase and stage, so that events of one
+# moment come in that order.
+RANK_SHIFT, ITEM_SHIFT, PHASE_SHIFT = 60, 16, 14
+SERIAL_SHIFT = 30
+LARGEST = 1 << SERIAL_SHIFT
+
+
+@inlined
+def insert(books: Books, phase: int, gpu: int, item: int, by_id: bool) -> None:
+    """Put an item into a queue ordered by ready time, then item; or by item alone."""
+    after, before, ready = books.after, books.before, books.ready_s
+    last = books.tail[phase, gpu]
+    if by_id:
+        # From both ends at once: items that come late have small ids and belong near the head.
+        ahead = books.head[phase, gpu]
+        while last != NONE and last > item:
+            if ahead > item:
+                last = before[ahead]
+                break
+            ahead = after[ahead]
+            last = before[last]
+    else:
+        while last != NONE and (
+            ready[last] > ready[item] or (ready[last] == ready[item] and last > item)
+        ):
+            last = before[last]
+    follower = books.head[phase, gpu] if last == NONE else after[last]
+    before[item] = last
+    after[item] = follower
+    if last == NONE:
+        books.head[phase, gpu] = item
+    else:
+        after[last] = item
+    if follower == NONE:
+        books.tail[phase, gpu] = item
+    else:
+        before[follower] = item
+
+
+@inlined
+def remove(books: Books, phase: int, gpu: int, item: int) -> None:
+    """Take an item out of the queue it is in."""
+    ahead, follower = books.before[item], books.after[item]
+    if ahead == NONE:
+        books.head[phase, gpu] = follower
+    else:
+        books.after[ahead] = follower
+    if follower == NONE:
+        books.tail[phase, gpu] = ahead
+    else:
+        books.before[follower] = ahead
+
+
+@inlined
+def operation_key(rank: int, item: int, phase: int, stage: int) -> int:
+    """Return the heap key of an end or an arrival."""
+    return (rank << RANK_SHIFT) | (item << ITEM_SHIFT) | (phase << PHASE_SHIFT) | stage
+
+
+@inlined
+def set_end(books: Books, gpu: int, end_s: float, key: int) -> None:
+    """Note when what runs on a GPU ends (infinity: nothing runs), and find the next end anew.
+
+    A winner tree over GPUs: `first_end[1]` is the GPU whose operation ends next, the smallest key
+    on ties. Its comparisons need no jumps, unlike those of a heap.
+    """
+    ends, keys, tree = books.gpu_end_s, books.gpu_key, books.first_end
+    ends[gpu] = end_s
+    keys[gpu] = key
+    at = gpu + ends.size
+    winner = gpu
+    while at > 1:
+        # What won so far stays in registers; only its rival is read.
+        rival = tree[at ^ 1]
+        rival_s, rival_key = ends[rival], keys[rival]
+        loses = (rival_s < end_s) | ((rival_s == end_s) & (rival_key < key))
+        winner = rival if loses else winner
+        end_s = rival_s if loses else end_s
+        key = rival_key if loses else key
+        at >>= 1
+        tree[at] = winner
+
+
+@inlined
+def retry_key(serial: int, task: int) -> int:
+    """Return the heap key of a repeated decision."""
+    return (RANK_RETRY << RANK_SHIFT) | (serial << SERIAL_SHIFT) | task
+
+
+@inlined
+def push(times: Any, keys: Any, size: int, time_s: float, key: int) -> int:
+    """Add an event to a binary heap with room for it; return the new size."""
+    at = size
+    while at > 0:
+        parent = (at - 1) >> 1
+        if times[parent] < time_s or (times[parent] == time_s and keys[parent] <= key):
+            break
+        times[at] = times[parent]
+        keys[at] = keys[parent]
+        at = parent
+    times[at] = time_s
+    keys[at] = key
+    return size + 1
+
+
+@inlined
+def pop(times: Any, keys: Any, size: int) -> int:
+    """Remove the first event; return the new size."""
+    size -= 1
+    time_s, key = times[size], keys[size]
+    at, child = 0, 1
+    while child < size:
+        right = child + 1
+        if right < size and (
+            times[right] < times[child]
+            or (times[right] == times[child] and keys[right] < keys[child])
+        ):
+            child = right
+        if time_s < times[child] or (time_s == times[child] and key <= keys[child]):
+            break
+        times[at] = times[child]
+        keys[at] = keys[child]
+        at = child
+        child = 2 * at + 1
+    times[at] = time_s
+    keys[at] = key
+    return size

@@ -1,0 +1,219 @@
+"""Steps of the event loop: what an arrival, a start, an end or a drop changes in the books."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Any
+
+from lemix_opt.engine.books import (
+    NONE,
+    ORDER_RESERVE,
+    ORDER_TASK_ID,
+    Books,
+    Rules,
+    Truth,
+    View,
+)
+from lemix_opt.engine.codes import SEES_START
+from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.pick import SLACK_BYTES, pick, task_of
+from lemix_opt.engine.queues import (
+    RANK_DECIDE,
+    insert,
+    operation_key,
+    push,
+    remove,
+    set_end,
+)
+from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE
+
+
+@inlined
+def row_of(books: Books, rules: Rules, view: View, item: int, phase: int, stage: int) -> int:
+    """Return the row of an operation in the canonical order of its task."""
+    task = task_of(rules, item)
+    if not view.training[task]:
+        return books.row[task] + stage
+    parts = rules.micro_batches
+    part = item - task * parts
+    if phase == UPDATE:
+        return books.row[task] + 2 * rules.stages * parts + stage
+    return books.row[task] + (phase * rules.stages + stage) * parts + part
+
+
+@inlined
+def settle(books: Books, gpu: int, item: int) -> None:
+    """Strike an item's backward from what a GPU owes."""
+    for k in range(books.owes[gpu]):
+        if books.owed[gpu, k] == item:
+            books.owes[gpu] -= 1
+            books.owed[gpu, k] = books.owed[gpu, books.owes[gpu]]
+            break
+
+
+@inlined
+def forget(books: Books, rules: Rules, item: int, node: int) -> None:
+    """Take a dropped item out of all that waits for it."""
+    for stage in range(rules.stages):
+        gpu = node * rules.stages + stage
+        settle(books, gpu, item)
+        if rules.one_order and books.due[gpu] == item:
+            books.due[gpu] = books.turn_after[item]
+    if rules.one_order:
+        # Whoever is ahead of it in the node's order is followed by the next one now.
+        ahead = NONE
+        for stage in range(1, rules.stages):
+            candidate = books.due[node * rules.stages + stage]
+            while candidate != NONE:
+                if books.turn_after[candidate] == item:
+                    books.turn_after[candidate] = books.turn_after[item]
+                    ahead = candidate
+                candidate = books.turn_after[candidate]
+        if books.turn_last[node] == item:
+            books.turn_last[node] = ahead
+
+
+@inlined
+def release_after(
+    view: View, books: Books, times: Any, keys: Any, size: int, task: int, now_s: float
+) -> int:
+    """Release the training task that waits for this one in the closed loop."""
+    follower = books.successor[task]
+    if follower == NONE:
+        return size
+    books.successor[task] = NONE
+    release_s = max(view.release_s[follower], now_s)
+    books.release_s[follower] = release_s
+    return push(times, keys, size, release_s, operation_key(RANK_DECIDE, follower, 0, 0))
+
+
+@inlined
+def touch(touched: Any, is_touched: Any, touches: int, node: int) -> int:
+    """Note, in order, a node on which something may start now."""
+    if is_touched[node]:
+        return touches
+    is_touched[node] = 1
+    at = touches
+    while at > 0 and touched[at - 1] > node:
+        touched[at] = touched[at - 1]
+        at -= 1
+    touched[at] = node
+    return touches + 1
+
+
+@inlined
+def free(
+    view: View, truth: Truth, books: Books, rules: Rules, task: int, node: int, stage: int
+) -> None:
+    """Give back what one item of a task holds on a GPU."""
+    gpu = node * rules.stages + stage
+    books.holders[gpu] -= 1
+    if books.holders[gpu] == 0:
+        # Sums of floats drift; an empty GPU holds exactly what is resident.
+        books.used_bytes[gpu] = truth.resident_bytes[node, stage]
+    else:
+        held = truth.held_bytes[view.node_class[node], task, stage]
+        books.used_bytes[gpu] -= held / rules.micro_batches if view.training[task] else held
+
+
+@inlined
+def fits_alone(view: View, truth: Truth, rules: Rules, task: int, node: int, stage: int) -> bool:
+    """Whether a task's forward fits on an otherwise empty GPU."""
+    held = truth.held_bytes[view.node_class[node], task, stage]
+    if rules.micro_batches > 1 and view.training[task]:
+        held /= rules.micro_batches
+    room_bytes = view.capacity_bytes[node, stage] - truth.resident_bytes[node, stage]
+    return held <= room_bytes + SLACK_BYTES
+
+
+@inlined
+def queue_up(
+    books: Books, rules: Rules, item: int, node: int, phase: int, stage: int, now_s: float
+) -> None:
+    """Let an item wait for its next GPU."""
+    books.place[item] = phase * rules.stages + stage
+    books.begun_s[item] = nan
+    books.ready_s[item] = now_s
+    insert(books, phase, node * rules.stages + stage, item, rules.order == ORDER_TASK_ID)
+
+
+@inlined
+def dispatch(
+    view: View,
+    truth: Truth,
+    books: Books,
+    rules: Rules,
+    observe: Any,
+    state: Any,
+    node: int,
+    now_s: float,
+) -> None:
+    """Start on a node's GPUs what may start now."""
+    stages, parts = rules.stages, rules.micro_batches
+    # From the last stage down, so that what starts now_s counts in reservations.
+    for stage in range(stages - 1, -1, -1):
+        gpu = node * stages + stage
+        if books.running[gpu]:
+            continue
+        if books.head[0, gpu] == NONE and books.head[1, gpu] == NONE:
+            continue
+        chosen = pick(view, truth, books, rules, node, stage, now_s)
+        if chosen == NONE:
+            continue
+        item, phase = chosen >> 1, chosen & 1
+        task = task_of(rules, item)
+        trains = view.training[task]
+        kind = view.node_class[node]
+        if phase == FORWARD:
+            seconds = truth.forward_s[kind, task, stage]
+        else:
+            seconds = truth.backward_s[kind, task, stage]
+        if trains and parts > 1:
+            seconds /= parts
+        end = now_s + seconds
+        busy = end
+        if phase == BACKWARD:
+            busy += truth.update_s[kind, stage]
+        remove(books, phase, gpu, item)
+        books.running[gpu] = 1
+        books.busy_until_s[gpu] = busy
+        books.place[item] = phase * stages + stage
+        books.begun_s[item] = now_s
+        if phase == FORWARD:
+            held = truth.held_bytes[kind, task, stage]
+            if trains:
+                held /= parts
+                if rules.order == ORDER_RESERVE:
+                    books.owed[gpu, books.owes[gpu]] = item
+                    books.owes[gpu] += 1
+            books.used_bytes[gpu] += held
+            books.holders[gpu] += 1
+            if rules.one_order:
+                if stage:
+                    books.due[gpu] = books.turn_after[item]
+                else:
+                    books.turn_after[item] = NONE
+                    if books.turn_last[node] != NONE:
+                        books.turn_after[books.turn_last[node]] = item
+                    books.turn_last[node] = item
+                    for s in range(1, stages):
+                        if books.due[node * stages + s] == NONE:
+                            books.due[node * stages + s] = item
+        elif rules.order == ORDER_RESERVE:
+            settle(books, gpu, item)
+        row = row_of(books, rules, view, item, phase, stage)
+        books.start_s[row] = now_s
+        books.end_s[row] = end
+        set_end(books, gpu, end, operation_key(0, item, phase, stage))
+        if rules.watched >> SEES_START & 1:
+            observe(
+                SEES_START,
+                now_s,
+                task,
+                node,
+                phase,
+                stage,
+                books.used_bytes[gpu],
+                view,
+                state,
+            )

@@ -1,0 +1,251 @@
+"""A slow, plain event loop with which the compiled one must agree, event by event."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+from slow_node import Node
+
+from lemix_opt.costs import Costs
+from lemix_opt.errors import FieldError, LemixError
+from lemix_opt.instance import Instance
+from lemix_opt.policy import Assign, Defer, Event, Policy
+from lemix_opt.schedule import (
+    BACKWARD,
+    DEFERRED,
+    DONE,
+    DROPPED,
+    FORWARD,
+    UNFINISHED,
+    UPDATE,
+    Operations,
+    Schedule,
+)
+
+# Order of what falls on one moment: ends, arrivals after a hop, first decisions, repeated ones.
+_END, _ARRIVE, _DECIDE, _RETRY = range(4)
+
+
+def slow_simulate(
+    instance: Instance, policy: Policy, actual: Costs | None = None, seed: int = 0
+) -> Schedule:
+    """Do what `lemix_opt.simulate` does, one obvious step after another."""
+    instance.require_plain_rules("is not executed")
+    costs = instance.costs if actual is None else actual
+    if costs.forward_s.shape != instance.costs.forward_s.shape:
+        raise FieldError(
+            f"shape {costs.forward_s.shape}",
+            where="actual.forward_s",
+            expected=f"shape {instance.costs.forward_s.shape} as predicted",
+        )
+    return _Run(instance, policy, costs, seed).finish()
+
+
+class _Run:
+    def __init__(self, instance: Instance, policy: Policy, costs: Costs, seed: int) -> None:
+        self.instance = instance
+        self.policy = policy
+        self.stages = instance.cluster.stages
+        self.training = instance.workload.is_training.tolist()
+        self.own_release = instance.workload.release_s.tolist()
+        self.release = [inf] * instance.tasks
+        self.placed = [-1] * instance.tasks
+        self.end_state = [UNFINISHED] * instance.tasks
+        self.left = [0] * instance.tasks
+        self.actual = [
+            (
+                costs.forward_s[k].tolist(),
+                costs.backward_s[k].tolist(),
+                costs.update_s[k].tolist(),
+                costs.hop_s[k].tolist(),
+                costs.held_bytes[k].tolist(),
+                costs.resident_bytes[k].tolist(),
+            )
+            for k in instance.cluster.node_class.tolist()
+        ]
+        self.nodes = [Node(instance, n, a[4], a[5]) for n, a in enumerate(self.actual)]
+        self.rows: list[tuple[int, int, int, int, float, float]] = []
+        self.out_of_memory: list[tuple[int, int, int, float]] = []
+        self.heap: list[tuple[float, int, int, int, int, int]] = []
+        self.serial = 0
+        self.waiting: list[int] = []
+        self.touched: set[int] = set()
+        # Successor of every training task in the closed loop, and whether it was released.
+        loop = [i for i, trains in enumerate(self.training) if trains]
+        self.successor = dict(pairwise(loop))
+        if instance.release_mode == "open":
+            loop, self.successor = [], {}
+        heads = set(loop[1:])
+        for task, time_s in enumerate(self.own_release):
+            if task not in heads:
+                self._release(task, time_s)
+        self.state = policy.start(instance, np.random.default_rng(seed))
+
+    def _push(self, time_s: float, rank: int, key: int, task: int, phase: int, stage: int) -> None:
+        heappush(self.heap, (time_s, rank, key, task, phase, stage))
+
+    def _release(self, task: int, time_s: float) -> None:
+        self.release[task] = time_s
+        self._push(time_s, _DECIDE, task, task, -1, -1)
+
+    def _release_after(self, task: int, time_s: float) -> None:
+        follower = self.successor.pop(task, None)
+        if follower is not None:
+            self._release(follower, max(self.own_release[follower], time_s))
+
+    def _retry(self, task: int, time_s: float) -> None:
+        self.serial += 1
+        self._push(time_s, _RETRY, self.serial, task, -1, -1)
+
+    def finish(self) -> Schedule:
+        heap = self.heap
+        while heap:
+            now_s = heap[0][0]
+            while heap and heap[0][0] == now_s:
+                _, rank, _, task, phase, stage = heappop(heap)
+                if rank == _END:
+                    self._ended(now_s, task, phase, stage)
+                elif rank == _ARRIVE:
+                    self._arrive(now_s, task, phase, stage)
+                else:
+                    self._decide(now_s, task)
+            for n in sorted(self.touched):
+                self._dispatch(now_s, n)
+            self.touched.clear()
+        table = np.array(self.rows, dtype=np.float64).reshape(-1, 6)
+        whole = table[:, :4].astype(np.int64)
+        rows = Operations(
+            task=whole[:, 0],
+            phase=whole[:, 1],
+            stage=whole[:, 2],
+            micro_batch=np.zeros(len(table), dtype=np.int64),
+            node=whole[:, 3],
+            start_s=table[:, 4],
+            end_s=table[:, 5],
+        )
+        return Schedule(
+            np.array(self.placed, dtype=np.int64),
+            rows,
+            np.array(self.end_state, dtype=np.int64),
+            np.array(self.release, dtype=np.float64),
+            tuple(self.out_of_memory),
+        )
+
+    def _decide(self, now_s: float, task: int) -> None:
+        answer = self.policy.decide(self.state, now_s, task)
+        if isinstance(answer, Assign):
+            node = int(answer.node)
+            if not 0 <= node < len(self.nodes):
+                raise LemixError(
+                    f"the policy placed task {task} on node {node}",
+                    expected=f"a node from 0 to {len(self.nodes) - 1}",
+                )
+            self.placed[task] = node
+            self.end_state[task] = UNFINISHED
+            updates = sum(u > 0 for u in self.actual[node][2])
+            self.left[task] = 2 * self.stages + updates if self.training[task] else self.stages
+            self.policy.observe(self.state, Event("assign", now_s, task, node))
+            self._arrive(now_s, task, FORWARD, 0)
+            return
+        if not isinstance(answer, Defer) or answer.until not in ("time", "next_inference_done"):
+            raise LemixError(
+                f"the policy answered {answer!r} for task {task}",
+                expected="Assign(node), Defer('time', at_s) or Defer('next_inference_done')",
+            )
+        self.end_state[task] = DEFERRED
+        if not answer.keeps_place:
+            self._release_after(task, now_s)
+        if answer.until == "next_inference_done":
+            self.waiting.append(task)
+        elif answer.at_s is None or not now_s < answer.at_s < inf:
+            raise LemixError(
+                f"the policy put task {task} off to {answer.at_s} s",
+                expected=f"a finite time after {now_s:g} s",
+            )
+        else:
+            self._retry(task, answer.at_s)
+
+    def _arrive(self, now_s: float, task: int, phase: int, stage: int) -> None:
+        n = self.placed[task]
+        if self.end_state[task] == DROPPED:
+            return
+        node = self.nodes[n]
+        gpu = node.gpus[stage]
+        self.touched.add(n)
+        if phase == FORWARD and gpu.resident + node.need[task][stage] > gpu.capacity:
+            node.forget(task)
+            self.end_state[task] = DROPPED
+            self.out_of_memory.append((task, stage, n, now_s))
+            self.policy.observe(self.state, Event("drop", now_s, task, n, phase, stage))
+            self._release_after(task, now_s)
+            self._wake(now_s)
+            return
+        node.ready(now_s, task, phase, stage)
+
+    def _dispatch(self, now_s: float, n: int) -> None:
+        node = self.nodes[n]
+        forward, backward, update = self.actual[n][:3]
+        # From the last stage down, so that what starts now already counts in reservations.
+        for stage in range(self.stages - 1, -1, -1):
+            chosen = node.pick(stage, now_s)
+            if chosen is None:
+                continue
+            phase, task = chosen
+            duration = (forward if phase == FORWARD else backward)[task][stage]
+            end_s = now_s + duration
+            busy_s = end_s + (update[stage] if phase == BACKWARD else 0.0)
+            node.take(phase, task, stage, now_s, busy_s)
+            self._begin(now_s, task, phase, stage, end_s)
+
+    def _begin(self, now_s: float, task: int, phase: int, stage: int, end_s: float) -> None:
+        n = self.placed[task]
+        self.rows.append((task, phase, stage, n, now_s, end_s))
+        self._push(end_s, _END, task, task, phase, stage)
+        used = self.nodes[n].gpus[stage].used()
+        self.policy.observe(self.state, Event("start", now_s, task, n, phase, stage, used))
+
+    def _ended(self, now_s: float, task: int, phase: int, stage: int) -> None:
+        n = self.placed[task]
+        node = self.nodes[n]
+        gpu = node.gpus[stage]
+        _, _, update, hop, _, _ = self.actual[n]
+        gpu.running = False
+        self.touched.add(n)
+        training = self.training[task]
+        if phase == BACKWARD or (phase == FORWARD and not training):
+            gpu.held.pop(task, None)
+        self.policy.observe(self.state, Event("end", now_s, task, n, phase, stage, gpu.used()))
+        self.left[task] -= 1
+        last = self.stages - 1
+        if phase == FORWARD:
+            if stage == 0 and self.instance.release_mode == "async":
+                self._release_after(task, now_s)
+            if stage < last:
+                self._next(now_s, task, FORWARD, stage + 1, hop[task][stage])
+            elif training:
+                self._next(now_s, task, BACKWARD, last, 0.0)
+        elif phase == BACKWARD:
+            if stage > 0:
+                self._next(now_s, task, BACKWARD, stage - 1, hop[task][stage - 1])
+            else:
+                self._release_after(task, now_s)
+            if update[stage] > 0:
+                gpu.running = True
+                self._begin(now_s, task, UPDATE, stage, now_s + update[stage])
+        if self.left[task] == 0:
+            self.end_state[task] = DONE
+            if not training:
+                self._wake(now_s)
+
+    def _wake(self, now_s: float) -> None:
+        for deferred in self.waiting:
+            self._retry(deferred, now_s)
+        self.waiting.clear()
+
+    def _next(self, now_s: float, task: int, phase: int, stage: int, hop_s: float) -> None:
+        arrival = now_s + hop_s
+        self.nodes[self.placed[task]].position[task] = (phase, stage, arrival)
+        self._push(arrival, _ARRIVE, task, task, phase, stage)
