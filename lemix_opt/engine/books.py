@@ -98,6 +98,8 @@ class Books(NamedTuple):
     gpu_end_s: npt.NDArray[np.float64]
     gpu_key: npt.NDArray[np.int64]
     first_end: npt.NDArray[np.int32]
+    ending: npt.NDArray[np.int32]
+    wants: npt.NDArray[np.uint8]
     times: npt.NDArray[np.float64]
     keys: npt.NDArray[np.int64]
     waiting: npt.NDArray[np.int32]
@@ -170,6 +172,8 @@ BOOKS_T = types.NamedTuple(
             (_F8, 1),
             (_I8, 1),
             (_I4, 1),
+            (_I4, 1),
+            (_U1, 1),
             (_F8, 1),
             (_I8, 1),
             (_I4, 1),

@@ -12,6 +12,7 @@ from numba import types
 from lemix_opt.engine.books import (
     ASYNC,
     BOOKS_T,
+    NONE,
     RULES_T,
     STATE_T,
     TRUTH_T,
@@ -51,6 +52,7 @@ from lemix_opt.engine.queues import (
     push,
     retry_key,
     set_end,
+    take_ends,
 )
 from lemix_opt.engine.steps import (
     dispatch,
@@ -158,77 +160,81 @@ def run(
         talk[0] = now
 
         if rank == RANK_END:
-            gpu = first_end[1]
-            key = books.gpu_key[gpu]
-            item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
-            phase = (key >> PHASE_SHIFT) & 3
-            stage = key & 0x3FFF
-            task = task_of(rules, item)
-            node = books.node[task]
-            set_end(books, gpu, inf, gpu)
-            kind = view.node_class[node]
-            trains = view.training[task]
-            books.running[gpu] = 0
-            touches = touch(touched, is_touched, touches, node)
-            if phase == BACKWARD or (phase == FORWARD and not trains):
-                free(view, truth, books, rules, task, node, stage)
-            if watched >> SEES_END & 1:
-                observe(SEES_END, now, task, node, phase, stage, books.used_bytes[gpu], view, state)
-            books.left[task] -= 1
-            to_phase, to_stage, hop = -1, 0, 0.0
-            freed = -1
-            if phase == FORWARD:
-                if stage == 0 and rules.release_mode == ASYNC and trains:
-                    freed = task
-                if stage < last_stage:
-                    to_phase, to_stage = FORWARD, stage + 1
-                    hop = truth.hop_s[kind, task, stage]
-                elif trains:
-                    to_phase, to_stage = BACKWARD, last_stage
-            elif phase == BACKWARD:
-                if stage > 0:
-                    to_phase, to_stage = BACKWARD, stage - 1
-                    hop = truth.hop_s[kind, task, stage - 1]
-                else:
-                    freed = task
-            if to_phase >= 0:
-                if hop == 0.0 and (
-                    to_phase == BACKWARD or fits_alone(view, truth, rules, task, node, to_stage)
-                ):
-                    queue_up(books, rules, item, node, to_phase, to_stage, now)
-                else:
-                    books.place[item] = to_phase * S + to_stage
-                    books.begun_s[item] = now + hop
-                    coming_key = operation_key(RANK_ARRIVE, item, to_phase, to_stage)
-                    size = push(times, keys, size, now + hop, coming_key)
-            if freed >= 0:
-                size = release_after(view, books, times, keys, size, freed, now)
-            if phase == BACKWARD and truth.update_s[kind, stage] > 0.0:
-                books.running[gpu] = 1
-                end = now + truth.update_s[kind, stage]
-                row = row_of(books, rules, view, item, UPDATE, stage)
-                books.start_s[row] = now
-                books.end_s[row] = end
-                set_end(books, gpu, end, operation_key(0, item, UPDATE, stage))
-                if watched >> SEES_START & 1:
+            for number in range(take_ends(books, now)):
+                gpu = books.ending[number]
+                key = books.gpu_key[gpu]
+                item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
+                phase = (key >> PHASE_SHIFT) & 3
+                stage = key & 0x3FFF
+                task = task_of(rules, item)
+                node = books.node[task]
+                kind = view.node_class[node]
+                trains = view.training[task]
+                books.running[gpu] = 0
+                books.wants[gpu] = books.head[0, gpu] != NONE or books.head[1, gpu] != NONE
+                touches = touch(touched, is_touched, touches, node)
+                if phase == BACKWARD or (phase == FORWARD and not trains):
+                    free(view, truth, books, rules, task, node, stage)
+                if watched >> SEES_END & 1:
                     observe(
-                        SEES_START,
-                        now,
-                        task,
-                        node,
-                        UPDATE,
-                        stage,
-                        books.used_bytes[gpu],
-                        view,
-                        state,
+                        SEES_END, now, task, node, phase, stage, books.used_bytes[gpu], view, state
                     )
-            if books.left[task] == 0:
-                books.end_state[task] = DONE
-                if not trains and waits:
-                    for k in range(waits):
-                        serial += 1
-                        size = push(times, keys, size, now, retry_key(serial, waiting[k]))
-                    waits = 0
+                books.left[task] -= 1
+                to_phase, to_stage, hop = -1, 0, 0.0
+                freed = -1
+                if phase == FORWARD:
+                    if stage == 0 and rules.release_mode == ASYNC and trains:
+                        freed = task
+                    if stage < last_stage:
+                        to_phase, to_stage = FORWARD, stage + 1
+                        hop = truth.hop_s[kind, task, stage]
+                    elif trains:
+                        to_phase, to_stage = BACKWARD, last_stage
+                elif phase == BACKWARD:
+                    if stage > 0:
+                        to_phase, to_stage = BACKWARD, stage - 1
+                        hop = truth.hop_s[kind, task, stage - 1]
+                    else:
+                        freed = task
+                if to_phase >= 0:
+                    if hop == 0.0 and (
+                        to_phase == BACKWARD or fits_alone(view, truth, rules, task, node, to_stage)
+                    ):
+                        queue_up(books, rules, item, node, to_phase, to_stage, now)
+                    else:
+                        books.place[item] = to_phase * S + to_stage
+                        books.begun_s[item] = now + hop
+                        coming_key = operation_key(RANK_ARRIVE, item, to_phase, to_stage)
+                        size = push(times, keys, size, now + hop, coming_key)
+                if freed >= 0:
+                    size = release_after(view, books, times, keys, size, freed, now)
+                if phase == BACKWARD and truth.update_s[kind, stage] > 0.0:
+                    books.running[gpu] = 1
+                    books.wants[gpu] = 0
+                    end = now + truth.update_s[kind, stage]
+                    row = row_of(books, rules, view, item, UPDATE, stage)
+                    books.start_s[row] = now
+                    books.end_s[row] = end
+                    set_end(books, gpu, end, operation_key(0, item, UPDATE, stage))
+                    if watched >> SEES_START & 1:
+                        observe(
+                            SEES_START,
+                            now,
+                            task,
+                            node,
+                            UPDATE,
+                            stage,
+                            books.used_bytes[gpu],
+                            view,
+                            state,
+                        )
+                if books.left[task] == 0:
+                    books.end_state[task] = DONE
+                    if not trains and waits:
+                        for k in range(waits):
+                            serial += 1
+                            size = push(times, keys, size, now, retry_key(serial, waiting[k]))
+                        waits = 0
             continue
 
         if rank == RANK_ARRIVE:

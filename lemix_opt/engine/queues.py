@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from lemix_opt.engine.books import NONE, Books
@@ -72,24 +73,38 @@ def operation_key(rank: int, item: int, phase: int, stage: int) -> int:
 def set_end(books: Books, gpu: int, end_s: float, key: int) -> None:
     """Note when what runs on a GPU ends (infinity: nothing runs), and find the next end anew.
 
-    A winner tree over GPUs: `first_end[1]` is the GPU whose operation ends next, the smallest key
-    on ties. Its comparisons need no jumps, unlike those of a heap.
+    A winner tree over GPUs: `first_end[1]` is a GPU whose operation ends next. Its comparisons
+    need no jumps, unlike those of a heap.
     """
-    ends, keys, tree = books.gpu_end_s, books.gpu_key, books.first_end
+    ends, tree = books.gpu_end_s, books.first_end
     ends[gpu] = end_s
-    keys[gpu] = key
+    books.gpu_key[gpu] = key
     at = gpu + ends.size
     winner = gpu
     while at > 1:
         # What won so far stays in registers; only its rival is read.
         rival = tree[at ^ 1]
-        rival_s, rival_key = ends[rival], keys[rival]
-        loses = (rival_s < end_s) | ((rival_s == end_s) & (rival_key < key))
-        winner = rival if loses else winner
-        end_s = rival_s if loses else end_s
-        key = rival_key if loses else key
+        rival_s = ends[rival]
+        winner = rival if rival_s < end_s else winner
+        end_s = rival_s if rival_s < end_s else end_s
         at >>= 1
         tree[at] = winner
+
+
+@inlined
+def take_ends(books: Books, now_s: float) -> int:
+    """List the GPUs whose operations end now, by task, phase and stage; return their number."""
+    count = 0
+    while books.gpu_end_s[books.first_end[1]] == now_s:
+        gpu = books.first_end[1]
+        set_end(books, gpu, inf, books.gpu_key[gpu])
+        at = count
+        while at > 0 and books.gpu_key[books.ending[at - 1]] > books.gpu_key[gpu]:
+            books.ending[at] = books.ending[at - 1]
+            at -= 1
+        books.ending[at] = gpu
+        count += 1
+    return count
 
 
 @inlined

@@ -290,6 +290,8 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
         gpu_end_s=np.full(slots, inf),
         gpu_key=np.arange(slots, dtype=np.int64),
         first_end=_tree(slots),
+        ending=np.empty(gpus, dtype=np.int32),
+        wants=np.zeros(gpus, dtype=np.uint8),
         # Untouched pages cost nothing, so these have room for the worst case.
         times=np.empty(events),
         keys=np.empty(events, dtype=np.int64),

@@ -134,7 +134,9 @@ def queue_up(
     books.place[item] = phase * rules.stages + stage
     books.begun_s[item] = nan
     books.ready_s[item] = now_s
-    insert(books, phase, node * rules.stages + stage, item, rules.order == ORDER_TASK_ID)
+    gpu = node * rules.stages + stage
+    insert(books, phase, gpu, item, rules.order == ORDER_TASK_ID)
+    books.wants[gpu] = books.running[gpu] == 0
 
 
 @inlined
@@ -150,12 +152,10 @@ def dispatch(
 ) -> None:
     """Start on a node's GPUs what may start now."""
     stages, parts = rules.stages, rules.micro_batches
-    # From the last stage down, so that what starts now_s counts in reservations.
+    # From the last stage down, so that what starts now counts in reservations.
     for stage in range(stages - 1, -1, -1):
         gpu = node * stages + stage
-        if books.running[gpu]:
-            continue
-        if books.head[0, gpu] == NONE and books.head[1, gpu] == NONE:
+        if not books.wants[gpu]:
             continue
         chosen = pick(view, truth, books, rules, node, stage, now_s)
         if chosen == NONE:
@@ -176,6 +176,7 @@ def dispatch(
             busy += truth.update_s[kind, stage]
         remove(books, phase, gpu, item)
         books.running[gpu] = 1
+        books.wants[gpu] = 0
         books.busy_until_s[gpu] = busy
         books.place[item] = phase * stages + stage
         books.begun_s[item] = now_s

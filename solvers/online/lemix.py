@@ -7,49 +7,70 @@ published sign rewards long responses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from math import exp, inf, isinf, isnan, pi, sqrt
+from typing import Any
 
 import numpy as np
 
-from lemix_opt.checks import choice, floats
-from lemix_opt.errors import InfeasibleError
+from lemix_opt.checks import FloatArray, choice, floats
+from lemix_opt.engine.books import NONE, View
+from lemix_opt.engine.codes import DEFER_INFERENCE, SEES_ASSIGN, SEES_DROP
+from lemix_opt.engine.compiled import CompiledPolicy
+from lemix_opt.engine.jit import inlined
 from lemix_opt.instance import Instance
-from lemix_opt.policy import Assign, BatchObserved, Defer, Event
-from solvers.online.length_statistics import LengthStatistics
-from solvers.online.timeline import NodeTimeline, Prediction
+from lemix_opt.schedule import FORWARD
+from solvers.online.forecast import (
+    LAST_RELEASE,
+    end_s,
+    ended,
+    fresh,
+    leave,
+    node_at,
+    place,
+    predict,
+)
 
 READINGS = ("consolidate", "inverse_idleness", "subtraction")
+CONSOLIDATE, INVERSE_IDLENESS, SUBTRACTION = range(len(READINGS))
+# Header of the state; 0 belongs to deferrals and 1 counts open tasks.
+READING, ALPHA, BETA, EPSILON, SLACK, SLO, PRIORITIZES, OPEN, SCORED, SCORED_S = range(2, 12)
+# Columns per node beside those of the forecast: Welford's statistics of the lengths placed there.
+COUNT, MEAN, SQUARES = 3, 4, 5
+FIT_SLACK_BYTES = 1e-3
 
 
-class Candidate(NamedTuple):
-    """One node the task could go to, with the predicted response and idleness of its score."""
+@inlined
+def fits(view: View, node: int, task: int) -> bool:
+    """Whether a task fits alone on a node, as predicted."""
+    kind = view.node_class[node]
+    for s in range(view.memory_bytes.shape[1]):
+        room = view.capacity_bytes[node, s] - view.resident_bytes[node, s]
+        if view.held_bytes[kind, task, s] > room + FIT_SLACK_BYTES:
+            return False
+    return True
 
-    node: int
-    prediction: Prediction
-    response_s: float
-    idleness_s: float
+
+@inlined
+def slo_of(view: View, state: Any, task: int) -> float:
+    """Return the SLO a task is judged by, in seconds."""
+    return float(state[SLO]) if isinf(view.slo_s[task]) else float(view.slo_s[task])
 
 
-@dataclass
-class LemixState:
-    """Timelines and length statistics of all nodes, and what is in flight."""
-
-    instance: Instance
-    timelines: list[NodeTimeline]
-    lengths: list[LengthStatistics]
-    fits: list[list[bool]]
-    forward_s: list[list[list[float]]]
-    backward_s: list[list[list[float]]]
-    hop_s: list[list[list[float]]]
-    training: list[bool]
-    slo_s: list[float]
-    inference_open: set[int] = field(default_factory=set)
-    scored: dict[int, Prediction] = field(default_factory=dict)
+@inlined
+def consistency(state: Any, node: int, tokens: float) -> float:
+    """Return the normal density of a length in 1/token (LeMix's LC); 0 without deviation."""
+    at = node_at(node)
+    count, squares = state[at + COUNT], state[at + SQUARES]
+    if count < 2 or squares <= 0:
+        return 0.0
+    deviation = sqrt(squares / count)
+    z = (tokens - state[at + MEAN]) / deviation
+    return exp(-0.5 * z * z) / (deviation * sqrt(2 * pi))
 
 
 @dataclass(frozen=True)
-class Lemix:
+class Lemix(CompiledPolicy):
     """LeMix as the paper means it.
 
     Parameters
@@ -88,110 +109,82 @@ class Lemix:
         floats("slack", self.slack, (), above=0)
         floats("slo_units", self.slo_units, (), above=0)
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> LemixState:
-        """Open empty books."""
-        work, costs = instance.workload, instance.costs
+    def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
+        """Return empty books and the parameters."""
+        state = fresh(instance.cluster.nodes, instance.cluster.stages, instance.tasks)
         unit = instance.slo_unit_s
-        default = np.inf if unit is None or np.isnan(unit) else self.slo_units * unit
-        nodes = instance.cluster.nodes
-        return LemixState(
-            instance,
-            [NodeTimeline(instance.cluster.stages) for _ in range(nodes)],
-            [LengthStatistics() for _ in range(nodes)],
-            instance.fits().tolist(),
-            costs.forward_s.tolist(),
-            costs.backward_s.tolist(),
-            costs.hop_s.tolist(),
-            work.is_training.tolist(),
-            np.where(np.isfinite(work.slo_s), work.slo_s, default).tolist(),
-        )
+        state[READING] = READINGS.index(self.reading)
+        state[ALPHA], state[BETA], state[EPSILON] = self.alpha, self.beta, self.epsilon
+        state[SLACK] = self.slack
+        state[SLO] = inf if unit is None or np.isnan(unit) else self.slo_units * unit
+        state[PRIORITIZES] = self.prioritization
+        state[SCORED] = NONE
+        return state
 
-    def decide(self, state: LemixState, now_s: float, task: int) -> Assign | Defer:
-        """Score every node the task fits on; place on the best one, or put training off."""
-        candidates = self._candidates(state, now_s, task)
-        if self.reading == "consolidate":
-            best = self._consolidated(state, task, candidates)
-        else:
-            length = int(state.instance.workload.prompt_tokens[task])
-            best = max(
-                candidates, key=lambda c: self._score(c, state.lengths[c.node].density(length))
-            )
-        late = best.response_s > state.slo_s[task]
-        if state.training[task] and self.prioritization and late and state.inference_open:
-            return Defer("next_inference_done")
-        state.scored = {c.node: c.prediction for c in candidates}
-        return Assign(best.node)
-
-    def _candidates(self, state: LemixState, now_s: float, task: int) -> list[Candidate]:
-        instance = state.instance
-        trains = state.training[task]
-        found = []
-        for node, timeline in enumerate(state.timelines):
-            if not state.fits[task][node]:
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
+        """Score every node the task fits on; choose the best one, or put training off."""
+        nodes, stages = view.memory_bytes.shape
+        reading = int(state[READING])
+        slo_s = slo_of(view, state, task)
+        state[SCORED], state[SCORED_S] = task, now_s
+        best, best_score, best_response = NONE, -inf, inf
+        for node in range(nodes):
+            if not fits(view, node, task):
                 continue
-            kind = int(instance.cluster.node_class[node])
-            backward = state.backward_s[kind][task] if trains else None
-            predicted = timeline.predict(
-                now_s, state.forward_s[kind][task], backward, state.hop_s[kind][task]
-            )
-            last = timeline.last_release_s
-            gap = 0.0 if last is None else now_s - last
-            idle = max(predicted.idleness_s / timeline.stages - gap, self.epsilon)
-            found.append(
-                Candidate(
-                    node,
-                    predicted,
-                    predicted.end_s - now_s,
-                    idle,
-                )
-            )
-        if not found:
-            raise InfeasibleError(f"task {task} fits on no node")
-        return found
+            idleness = predict(view, state, node, task, now_s)
+            response = end_s(view, state, node) - now_s
+            last = state[node_at(node) + LAST_RELEASE]
+            if reading == CONSOLIDATE:
+                if not isnan(last) and response <= state[SLACK] * slo_s:
+                    best, best_response = node, response
+                    break
+                score = -response
+            else:
+                gap = 0.0 if isnan(last) else now_s - last
+                idle = max(idleness / stages - gap, state[EPSILON])
+                length = state[BETA] * consistency(state, node, view.prompt_tokens[task])
+                if reading == SUBTRACTION:
+                    score = -idle + length - state[ALPHA] * response
+                else:
+                    score = (1 / idle + length) / (state[ALPHA] * response)
+            if score > best_score:
+                best, best_score, best_response = node, score, response
+        if view.training[task] and state[PRIORITIZES] and best_response > slo_s and state[OPEN] > 0:
+            return DEFER_INFERENCE
+        return best
 
-    def _score(self, candidate: Candidate, consistency: float) -> float:
-        weighted = self.beta * consistency
-        if self.reading == "subtraction":
-            return -candidate.idleness_s + weighted - self.alpha * candidate.response_s
-        return (1 / candidate.idleness_s + weighted) / (self.alpha * candidate.response_s)
-
-    def _consolidated(self, state: LemixState, task: int, candidates: list[Candidate]) -> Candidate:
-        wanted = self.slack * state.slo_s[task]
-        for candidate in candidates:
-            used = state.timelines[candidate.node].last_release_s is not None
-            if used and candidate.response_s <= wanted:
-                return candidate
-        return min(candidates, key=lambda c: c.response_s)
-
-    def observe(self, state: LemixState, event: Event | BatchObserved) -> None:
+    @staticmethod
+    def observe_function(
+        kind: int,
+        time_s: float,
+        task: int,
+        node: int,
+        phase: int,
+        stage: int,
+        memory_bytes: float,
+        view: View,
+        state: Any,
+    ) -> int:
         """Commit placements and correct predictions by what has ended."""
-        if isinstance(event, BatchObserved):
-            return
-        task, timeline = event.task, state.timelines[event.node]
-        if event.kind == "assign":
-            self._commit(state, event)
-        elif event.kind == "drop":
-            timeline.dropped(task)
-            state.inference_open.discard(task)
-        elif event.kind == "end":
-            timeline.ended(task, event.phase, event.stage, event.time_s)
-            if event.stage == timeline.stages - 1:
-                state.inference_open.discard(task)
-
-    def _commit(self, state: LemixState, event: Event) -> None:
-        task, node = event.task, event.node
-        prediction = state.scored.get(node)
-        if prediction is None:
-            # The placement was forced on a node that was not scored.
-            kind = int(state.instance.cluster.node_class[node])
-            prediction = state.timelines[node].predict(
-                event.time_s,
-                state.forward_s[kind][task],
-                state.backward_s[kind][task] if state.training[task] else None,
-                state.hop_s[kind][task],
-            )
-        state.timelines[node].place(task, event.time_s, prediction)
-        state.scored = {}
-        state.lengths[node].add(float(state.instance.workload.prompt_tokens[task]))
-        if not state.training[task]:
-            state.inference_open.add(task)
+        serves = not view.training[task]
+        if kind == SEES_ASSIGN:
+            # `consolidate` stops at the node it takes; others may be forced on nodes not scored.
+            if state[SCORED] != task or state[SCORED_S] != time_s or state[READING] == CONSOLIDATE:
+                predict(view, state, node, task, time_s)
+            state[SCORED] = NONE
+            place(view, state, node, task, time_s)
+            at = node_at(node)
+            state[at + COUNT] += 1
+            delta = view.prompt_tokens[task] - state[at + MEAN]
+            state[at + MEAN] += delta / state[at + COUNT]
+            state[at + SQUARES] += delta * (view.prompt_tokens[task] - state[at + MEAN])
+            state[OPEN] += serves
+        elif kind == SEES_DROP:
+            leave(view, state, node, task)
+            state[OPEN] -= serves
+        else:
+            ended(view, state, node, task, phase, stage, time_s)
+            if serves and phase == FORWARD and stage == view.memory_bytes.shape[1] - 1:
+                state[OPEN] -= 1
+        return 0

@@ -1,0 +1,242 @@
+"""What every node is predicted to do: forward ends per stage and the backwards still owed.
+
+All of it lies in one array of floats, so that compiled code reads it without a detour. Times are
+kept without the drift of their stage, which is how far reality has run behind the prediction;
+it is added when they are read. Open tasks have a slot each, and slots are used again, so that a
+decision costs the same after any number of finished tasks.
+"""
+
+from __future__ import annotations
+
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.checks import FloatArray
+from lemix_opt.engine.books import View
+from lemix_opt.engine.jit import inlined
+from lemix_opt.schedule import BACKWARD, FORWARD
+
+HEADER = 16
+"""Entries before the forecast; they belong to the policy."""
+# Columns per node.
+LAST_RELEASE, OLDEST, YOUNGEST, NODE_COLUMNS = 0, 1, 2, 6
+# Columns per GPU.
+FORWARD_END, DRIFT, NEXT_OWED, END, BEGIN, FINISH, GPU_COLUMNS = range(7)
+# Columns per slot, before those per stage: forward end, backward begin, backward end.
+AHEAD, BEHIND, SLOT_COLUMNS = 0, 1, 2
+NOBODY = -1.0
+
+
+def fresh(nodes: int, stages: int, tasks: int) -> FloatArray:
+    """Return the forecast of an idle cluster, header included."""
+    width = SLOT_COLUMNS + 3 * stages
+    first = HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * nodes * stages
+    # Slots are written when they are taken; untouched pages cost nothing.
+    numbers = np.empty(first + 2 * tasks + width * tasks)
+    numbers[:first] = 0.0
+    node = numbers[HEADER : HEADER + NODE_COLUMNS * nodes].reshape(nodes, NODE_COLUMNS)
+    node[:, LAST_RELEASE] = nan
+    node[:, [OLDEST, YOUNGEST]] = NOBODY
+    gpu = numbers[HEADER + NODE_COLUMNS * nodes : first].reshape(-1, GPU_COLUMNS)
+    gpu[:, FORWARD_END] = nan
+    gpu[:, NEXT_OWED] = NOBODY
+    numbers[first : first + tasks] = NOBODY
+    numbers[first + tasks : first + 2 * tasks] = np.arange(tasks)
+    return numbers
+
+
+@inlined
+def node_at(node: int) -> int:
+    """Return where a node's columns begin."""
+    return HEADER + NODE_COLUMNS * node
+
+
+@inlined
+def gpu_at(view: View, node: int, stage: int) -> int:
+    """Return where a GPU's columns begin."""
+    nodes, stages = view.memory_bytes.shape
+    return HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * (node * stages + stage)
+
+
+@inlined
+def tasks_at(view: View) -> int:
+    """Return where the slots of tasks, then the free slots, are listed."""
+    nodes, stages = view.memory_bytes.shape
+    return HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * nodes * stages
+
+
+@inlined
+def slot_at(view: View, slot: int) -> int:
+    """Return where a slot's columns begin."""
+    tasks = view.training.size
+    return tasks_at(view) + 2 * tasks + slot * (SLOT_COLUMNS + 3 * view.memory_bytes.shape[1])
+
+
+@inlined
+def predict(view: View, state: Any, node: int, task: int, now_s: float) -> float:
+    """Predict a task that is placed now; nothing but the node's scratch columns changes.
+
+    A forward follows the previous forward of its stage; one that would reach into an earlier
+    task's backward there waits until that has left the stage (the rule ``gpu_order="reserve"``).
+    Backwards follow each other in order of placement.
+
+    Returns
+    -------
+    float
+        Seconds stages wait for this task, after their previous forward and beside backwards,
+        summed over stages (LeMix's II). The predicted ends are in the columns ``END``, ``BEGIN``
+        and ``FINISH``.
+    """
+    stages = view.memory_bytes.shape[1]
+    kind = view.node_class[node]
+    idleness, ready = 0.0, now_s
+    for s in range(stages):
+        at = gpu_at(view, node, s)
+        seconds = view.forward_s[kind, task, s]
+        drift = state[at + DRIFT]
+        last = state[at + FORWARD_END]
+        free = now_s if isnan(last) else last + drift
+        start = max(free, ready)
+        stop = start + seconds
+        between = 0.0
+        slot = int(state[at + NEXT_OWED])
+        while slot >= 0:
+            owed = slot_at(view, slot)
+            begin = state[owed + SLOT_COLUMNS + stages + s] + drift
+            if stop <= begin:
+                break
+            busy_until = state[owed + SLOT_COLUMNS + 2 * stages + s] + drift
+            if busy_until > start:
+                between += busy_until - max(begin, free)
+                start = busy_until
+                stop = start + seconds
+            slot = int(state[owed + BEHIND])
+        state[at + END] = stop
+        idleness += max(start - free - max(between, 0.0), 0.0)
+        ready = stop
+        if s + 1 < stages:
+            ready += view.hop_s[kind, task, s]
+    if view.training[task]:
+        youngest = int(state[node_at(node) + YOUNGEST])
+        moment = state[gpu_at(view, node, stages - 1) + END]
+        for s in range(stages - 1, -1, -1):
+            at = gpu_at(view, node, s)
+            if youngest >= 0:
+                before = state[slot_at(view, youngest) + SLOT_COLUMNS + 2 * stages + s]
+                moment = max(moment, before + state[at + DRIFT])
+            state[at + BEGIN] = moment
+            moment += view.backward_s[kind, task, s]
+            state[at + FINISH] = moment
+            if s:
+                moment += view.hop_s[kind, task, s - 1]
+    return idleness
+
+
+@inlined
+def end_s(view: View, state: Any, node: int) -> float:
+    """Return the end of the last forward of the latest prediction for a node."""
+    return float(state[gpu_at(view, node, view.memory_bytes.shape[1] - 1) + END])
+
+
+@inlined
+def skip_past(view: View, state: Any, node: int, stage: int) -> None:
+    """Pass over owed backwards that end before the stage's last forward does."""
+    stages = view.memory_bytes.shape[1]
+    at = gpu_at(view, node, stage)
+    slot = int(state[at + NEXT_OWED])
+    while slot >= 0:
+        owed = slot_at(view, slot)
+        if state[owed + SLOT_COLUMNS + 2 * stages + stage] > state[at + FORWARD_END]:
+            break
+        slot = int(state[owed + BEHIND])
+    state[at + NEXT_OWED] = slot
+
+
+@inlined
+def place(view: View, state: Any, node: int, task: int, release_s: float) -> None:
+    """Take the task into the books as it was predicted last for this node."""
+    stages, tasks = view.memory_bytes.shape[1], view.training.size
+    column = node_at(node)
+    listed = tasks_at(view)
+    taken = int(state[1])
+    state[1] = taken + 1
+    slot = int(state[listed + tasks + taken])
+    state[listed + task] = slot
+    own = slot_at(view, slot)
+    trains = view.training[task]
+    youngest = int(state[column + YOUNGEST])
+    state[own + AHEAD] = youngest
+    state[own + BEHIND] = NOBODY
+    state[column + LAST_RELEASE] = release_s
+    for s in range(stages):
+        at = gpu_at(view, node, s)
+        drift = state[at + DRIFT]
+        state[at + FORWARD_END] = state[at + END] - drift
+        state[own + SLOT_COLUMNS + s] = state[at + FORWARD_END]
+        if trains:
+            state[own + SLOT_COLUMNS + stages + s] = state[at + BEGIN] - drift
+            state[own + SLOT_COLUMNS + 2 * stages + s] = state[at + FINISH] - drift
+            if state[at + NEXT_OWED] < 0:
+                state[at + NEXT_OWED] = slot
+    if trains:
+        if youngest >= 0:
+            state[slot_at(view, youngest) + BEHIND] = slot
+        else:
+            state[column + OLDEST] = slot
+        state[column + YOUNGEST] = slot
+    for s in range(stages):
+        skip_past(view, state, node, s)
+
+
+@inlined
+def leave(view: View, state: Any, node: int, task: int) -> None:
+    """Forget a task that will not run any more."""
+    stages, tasks = view.memory_bytes.shape[1], view.training.size
+    listed = tasks_at(view)
+    slot = int(state[listed + task])
+    if slot < 0:
+        return
+    state[listed + task] = NOBODY
+    if view.training[task]:
+        own, column = slot_at(view, slot), node_at(node)
+        ahead, behind = int(state[own + AHEAD]), int(state[own + BEHIND])
+        for s in range(stages):
+            at = gpu_at(view, node, s)
+            if int(state[at + NEXT_OWED]) == slot:
+                state[at + NEXT_OWED] = behind
+        if ahead >= 0:
+            state[slot_at(view, ahead) + BEHIND] = behind
+        else:
+            state[column + OLDEST] = behind
+        if behind >= 0:
+            state[slot_at(view, behind) + AHEAD] = ahead
+        else:
+            state[column + YOUNGEST] = ahead
+        for s in range(stages):
+            skip_past(view, state, node, s)
+    taken = int(state[1]) - 1
+    state[1] = taken
+    state[listed + tasks + taken] = slot
+
+
+@inlined
+def ended(
+    view: View, state: Any, node: int, task: int, phase: int, stage: int, time_s: float
+) -> None:
+    """Correct the books by a forward or backward that has ended."""
+    stages = view.memory_bytes.shape[1]
+    slot = int(state[tasks_at(view) + task])
+    if slot < 0 or phase > BACKWARD:
+        return
+    at = gpu_at(view, node, stage)
+    block = 0 if phase == FORWARD else 2 * stages
+    expected = state[slot_at(view, slot) + SLOT_COLUMNS + block + stage]
+    state[at + DRIFT] = time_s - expected
+    if state[at + FORWARD_END] < expected:
+        state[at + FORWARD_END] = expected
+        skip_past(view, state, node, stage)
+    done = phase == FORWARD and stage == stages - 1 and not view.training[task]
+    if done or (phase == BACKWARD and stage == 0):
+        leave(view, state, node, task)
