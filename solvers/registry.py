@@ -17,8 +17,9 @@ POLICIES: Registry[Policy] = Registry(
         "lemix-reference": "solvers.online.reference:LemixReference",
         "mix-luf": "solvers.online.baselines:LeastUtilised",
         "mix-rr": "solvers.online.baselines:RoundRobin",
+        "power-of-two": "solvers.online.baselines:PowerOfTwo",
         "random": "solvers.online.baselines:Random",
-        "separate-dynamic": "solvers.online.baselines:DynamicSeparate",
+        "separate-dynamic": "solvers.online.dynamic_separate:DynamicSeparate",
         "separate": "solvers.online.baselines:Separate",
     },
 )

@@ -1,138 +1,162 @@
 """Placement rules LeMix is compared with; none of them defers.
 
 Round robin, random, least utilised and the static split are the published baselines (pejoule/LeMix,
-a87f280); joining the shortest queue and least work left are the usual ones of queueing theory.
+a87f280); joining the shortest queue, power of two choices and least work left are the usual ones of
+queueing theory. ``nodes`` restricts a rule to the first nodes of the cluster: the published "+"
+variants take as many as LeMix used.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import inf
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lemix_opt.checks import FloatArray, floats, whole
+from lemix_opt.engine.books import View
+from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.instance import Instance
-from lemix_opt.policy import Assign, BatchObserved, Event
-from lemix_opt.schedule import FORWARD
-
-
-@dataclass
-class Load:
-    """What the rules have observed.
-
-    Parameters
-    ----------
-    instance : Instance
-        Tasks and predicted costs.
-    rng : numpy.random.Generator
-        Source of randomness of the run.
-    memory : ndarray, shape (N, S)
-        Bytes in use on every GPU at its last event.
-    open_tasks : ndarray of int, shape (N,)
-        Tasks placed and not yet ended.
-    work_s : ndarray, shape (N,)
-        Predicted GPU seconds placed and not yet ended.
-    left : dict
-        Operations every placed task still has to end.
-    """
-
-    instance: Instance
-    rng: np.random.Generator
-    memory: FloatArray
-    open_tasks: FloatArray
-    work_s: FloatArray
-    left: dict[int, int] = field(default_factory=dict)
-
-
-def _seconds(instance: Instance, node: int, task: int, phase: int, stage: int) -> float:
-    kind = instance.cluster.node_class[node]
-    source = instance.costs.forward_s if phase == FORWARD else instance.costs.backward_s
-    return float(source[kind, task, stage])
+from solvers.online.load import (
+    NODES_USED,
+    OPEN,
+    PARAMETER,
+    WORK,
+    extra_at,
+    fresh,
+    ignore,
+    keep,
+    keep_memory,
+    memory_at,
+    node_at,
+)
 
 
 @dataclass(frozen=True)
-class _Rule:
+class _Rule(CompiledPolicy):
     """Keeps the books; subclasses choose the node."""
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Load:
-        """Open the books of an idle cluster."""
-        nodes = instance.cluster.nodes
-        return Load(instance, rng, instance.resident_bytes.copy(), np.zeros(nodes), np.zeros(nodes))
+    nodes: int | None = None
 
-    def observe(self, state: Load, event: Event | BatchObserved) -> None:
-        """Count what was placed, started, ended and dropped."""
-        if isinstance(event, BatchObserved):
-            return
-        instance, node, task = state.instance, event.node, event.task
-        stages = range(instance.cluster.stages)
-        phases = 2 if instance.workload.is_training[task] else 1
-        if event.kind == "assign":
-            state.open_tasks[node] += 1
-            state.left[task] = phases * len(stages)
-            state.work_s[node] += sum(
-                _seconds(instance, node, task, p, s) for p in range(phases) for s in stages
-            )
-            return
-        if event.kind == "drop":
-            state.open_tasks[node] -= 1
-            return
-        state.memory[node, event.stage] = event.memory_bytes
-        if event.kind == "end" and event.phase < 2:
-            state.work_s[node] -= _seconds(instance, node, task, event.phase, event.stage)
-            state.left[task] -= 1
-            if state.left[task] == 0:
-                state.open_tasks[node] -= 1
+    observes: ClassVar[tuple[str, ...]] = ("assign", "end", "drop")
+    observe_function = staticmethod(keep)
+
+    def __post_init__(self) -> None:
+        if self.nodes is not None:
+            whole("nodes", self.nodes, minimum=1)
+
+    def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
+        """Return the books of an idle cluster."""
+        return fresh(instance, self.nodes)
 
 
 @dataclass(frozen=True)
 class RoundRobin(_Rule):
     """`mix-rr`: node = task id modulo the number of nodes, as published."""
 
-    def decide(self, state: Load, now_s: float, task: int) -> Assign:
+    observes = ()
+    observe_function = staticmethod(ignore)
+
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Take the next node in turn."""
-        return Assign(task % state.instance.cluster.nodes)
+        return task % int(state[NODES_USED])
 
 
 @dataclass(frozen=True)
 class Random(_Rule):
     """`random`: every node is equally likely."""
 
-    def decide(self, state: Load, now_s: float, task: int) -> Assign:
-        """Draw a node."""
-        return Assign(int(state.rng.integers(state.instance.cluster.nodes)))
+    observes = ()
+    observe_function = staticmethod(ignore)
+
+    def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
+        """Draw a node for every task."""
+        state = fresh(instance, self.nodes, instance.tasks)
+        if instance.tasks:
+            state[-instance.tasks :] = rng.integers(int(state[NODES_USED]), size=instance.tasks)
+        return state
+
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
+        """Take the node that was drawn."""
+        return int(state[extra_at(view) + task])
+
+
+@dataclass(frozen=True)
+class PowerOfTwo(_Rule):
+    """`power-of-two`: of two different nodes drawn at random, the one with fewer open tasks."""
+
+    def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
+        """Draw two nodes for every task."""
+        tasks = instance.tasks
+        state = fresh(instance, self.nodes, 2 * tasks)
+        nodes = int(state[NODES_USED])
+        if tasks:
+            first = rng.integers(nodes, size=tasks)
+            other = (first + 1 + rng.integers(max(nodes - 1, 1), size=tasks)) % nodes
+            state[-2 * tasks :] = np.column_stack([first, other]).reshape(-1)
+        return state
+
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
+        """Take the shorter queue, the one drawn first on ties."""
+        at = extra_at(view) + 2 * task
+        first, other = int(state[at]), int(state[at + 1])
+        return other if state[node_at(other) + OPEN] < state[node_at(first) + OPEN] else first
 
 
 @dataclass(frozen=True)
 class LeastUtilised(_Rule):
     """`mix-luf`: least mean GPU memory occupancy, first node on ties, as published."""
 
-    def decide(self, state: Load, now_s: float, task: int) -> Assign:
+    observes = ("start", "end")
+    observe_function = staticmethod(keep_memory)
+
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Take the node with the lowest occupancy."""
-        share = state.memory / state.instance.cluster.memory_bytes
-        return Assign(int(np.argmin(share.mean(axis=1))))
+        best, least = 0, inf
+        for node in range(int(state[NODES_USED])):
+            share = 0.0
+            for s in range(view.memory_bytes.shape[1]):
+                share += state[memory_at(view, node, s)] / view.memory_bytes[node, s]
+            if share < least:
+                best, least = node, share
+        return best
 
 
 @dataclass(frozen=True)
 class ShortestQueue(_Rule):
     """`jsq`: fewest tasks placed and not yet ended, first node on ties."""
 
-    def decide(self, state: Load, now_s: float, task: int) -> Assign:
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Take the node with the fewest open tasks."""
-        return Assign(int(np.argmin(state.open_tasks)))
+        best = 0
+        for node in range(1, int(state[NODES_USED])):
+            if state[node_at(node) + OPEN] < state[node_at(best) + OPEN]:
+                best = node
+        return best
 
 
 @dataclass(frozen=True)
 class LeastWork(_Rule):
     """`least-work-left`: fewest predicted GPU seconds not yet ended, first node on ties."""
 
-    def decide(self, state: Load, now_s: float, task: int) -> Assign:
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Take the node with the least predicted work."""
-        return Assign(int(np.argmin(state.work_s)))
+        best = 0
+        for node in range(1, int(state[NODES_USED])):
+            if state[node_at(node) + WORK] < state[node_at(best) + WORK]:
+                best = node
+        return best
 
 
 @dataclass(frozen=True)
-class Separate(_Rule):
+class Separate(CompiledPolicy):
     """`separate`: nodes split between inference and training, round robin inside each part.
 
     The turn is the task id modulo the part's size, as published, so that kinds that strictly
@@ -162,64 +186,20 @@ class Separate(_Rule):
         # A single node does both.
         return range(serve), range(serve, nodes) if serve < nodes else range(nodes)
 
-    def decide(self, state: Load, now_s: float, task: int) -> Assign:
+    observes = ()
+    observe_function = staticmethod(ignore)
+
+    def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
+        """Note how many nodes serve and where those that train begin."""
+        serving, learning = self.parts(instance)
+        state = fresh(instance, len(serving) or None)
+        state[PARAMETER] = learning.start
+        return state
+
+    @staticmethod
+    def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Take the next node in turn of the task's part."""
-        serving, learning = self.parts(state.instance)
-        chosen = learning if state.instance.workload.is_training[task] else serving
-        chosen = chosen or range(state.instance.cluster.nodes)
-        return Assign(chosen[task % len(chosen)])
-
-
-@dataclass
-class RatedLoad(Load):
-    """The books of `Load` and the latest arrivals in seconds."""
-
-    arrivals: deque[float] = field(default_factory=deque)
-
-
-@dataclass(frozen=True)
-class DynamicSeparate(_Rule):
-    """`separate-dynamic`: a quarter of the nodes serves at low request rate, else a half.
-
-    The published code looks the rate up in the schedule of its own workload; here it is the rate
-    of the latest requests, so that the rule works on any arrivals.
-
-    Parameters
-    ----------
-    rate_per_s : float, default 15
-        Requests per second above which half of the nodes serve, as published.
-    requests : int, default 8
-        Latest requests the rate is measured over.
-    """
-
-    rate_per_s: float = 15.0
-    requests: int = 8
-
-    def __post_init__(self) -> None:
-        floats("rate_per_s", self.rate_per_s, (), above=0)
-        whole("requests", self.requests, minimum=2)
-
-    def start(self, instance: Instance, rng: np.random.Generator) -> RatedLoad:
-        """Open the books of an idle cluster without arrivals."""
-        books = super().start(instance, rng)
-        return RatedLoad(
-            instance,
-            rng,
-            books.memory,
-            books.open_tasks,
-            books.work_s,
-            arrivals=deque(maxlen=self.requests),
-        )
-
-    def decide(self, state: RatedLoad, now_s: float, task: int) -> Assign:
-        """Take the next node in turn of the part that the present rate gives to the task's kind."""
-        nodes = state.instance.cluster.nodes
-        training = bool(state.instance.workload.is_training[task])
-        if not training:
-            state.arrivals.append(now_s)
-        seen = state.arrivals
-        span_s = now_s - seen[0] if seen else 0.0
-        fast = len(seen) > 1 and len(seen) - 1 > self.rate_per_s * span_s
-        serve = max(1, nodes // 2 if fast else nodes // 4)
-        chosen = range(serve, nodes) if training and serve < nodes else range(serve)
-        return Assign(chosen[task % len(chosen)])
+        if not view.training[task]:
+            return task % int(state[NODES_USED])
+        first = int(state[PARAMETER])
+        return first + task % (view.node_class.size - first)

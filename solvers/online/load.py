@@ -1,0 +1,132 @@
+"""What simple rules know of the cluster: open tasks, work left and memory in use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.checks import FloatArray
+from lemix_opt.engine.books import View
+from lemix_opt.engine.codes import SEES_ASSIGN, SEES_DROP
+from lemix_opt.engine.jit import inlined
+from lemix_opt.instance import Instance
+from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE
+
+HEADER = 4
+"""Entries before the columns; 0 and 1 belong to the engine, the others to the rule."""
+NODES_USED, PARAMETER = 2, 3
+OPEN, WORK, NODE_COLUMNS = 0, 1, 2
+
+
+def fresh(instance: Instance, nodes_used: int | None, extra: int = 0) -> FloatArray:
+    """Return the books of an idle cluster, with `extra` entries at their end."""
+    nodes, stages = instance.cluster.nodes, instance.cluster.stages
+    state = np.zeros(HEADER + NODE_COLUMNS * nodes + nodes * stages + extra)
+    state[NODES_USED] = nodes if nodes_used is None else min(nodes, nodes_used)
+    memory_at = HEADER + NODE_COLUMNS * nodes
+    state[memory_at : memory_at + nodes * stages] = instance.resident_bytes.reshape(-1)
+    return state
+
+
+@inlined
+def node_at(node: int) -> int:
+    """Return where a node's columns begin."""
+    return HEADER + NODE_COLUMNS * node
+
+
+@inlined
+def memory_at(view: View, node: int, stage: int) -> int:
+    """Return where the bytes in use on a GPU stand."""
+    nodes, stages = view.memory_bytes.shape
+    return HEADER + NODE_COLUMNS * nodes + node * stages + stage
+
+
+@inlined
+def extra_at(view: View) -> int:
+    """Return where a rule's own entries begin."""
+    nodes, stages = view.memory_bytes.shape
+    return HEADER + NODE_COLUMNS * nodes + nodes * stages
+
+
+@inlined
+def work_from(view: View, node: int, task: int, stage: int) -> float:
+    """Return predicted GPU seconds of a task from its forward on a stage on."""
+    kind = view.node_class[node]
+    work_s = 0.0
+    for s in range(view.memory_bytes.shape[1]):
+        if s >= stage:
+            work_s += view.forward_s[kind, task, s]
+        if view.training[task]:
+            work_s += view.backward_s[kind, task, s]
+    return work_s
+
+
+def keep(
+    kind: int,
+    time_s: float,
+    task: int,
+    node: int,
+    phase: int,
+    stage: int,
+    memory_bytes: float,
+    view: View,
+    state: Any,
+) -> int:
+    """Count what was placed, started, ended and dropped."""
+    at = node_at(node)
+    if kind == SEES_ASSIGN:
+        state[at + OPEN] += 1
+        state[at + WORK] += work_from(view, node, task, 0)
+        return 0
+    closed = False
+    if kind == SEES_DROP:
+        closed = True
+        state[at + WORK] -= work_from(view, node, task, stage)
+    else:
+        state[memory_at(view, node, stage)] = memory_bytes
+        if phase == UPDATE or state[at + OPEN] == 0:
+            return 0
+        columns = view.forward_s if phase == FORWARD else view.backward_s
+        state[at + WORK] -= columns[view.node_class[node], task, stage]
+        ends_with = (
+            (BACKWARD, 0) if view.training[task] else (FORWARD, view.memory_bytes.shape[1] - 1)
+        )
+        closed = phase == ends_with[0] and stage == ends_with[1]
+    if closed:
+        state[at + OPEN] -= 1
+        if state[at + OPEN] == 0:
+            # Sums of floats drift; an empty node has exactly nothing left.
+            state[at + WORK] = 0.0
+    return 0
+
+
+def keep_memory(
+    kind: int,
+    time_s: float,
+    task: int,
+    node: int,
+    phase: int,
+    stage: int,
+    memory_bytes: float,
+    view: View,
+    state: Any,
+) -> int:
+    """Note the memory in use."""
+    state[memory_at(view, node, stage)] = memory_bytes
+    return 0
+
+
+def ignore(
+    kind: int,
+    time_s: float,
+    task: int,
+    node: int,
+    phase: int,
+    stage: int,
+    memory_bytes: float,
+    view: View,
+    state: Any,
+) -> int:
+    """Take no note."""
+    return 0
