@@ -18,13 +18,14 @@ from lemix_opt.trace import Trace
 from lemix_opt.workload import Workload
 
 if TYPE_CHECKING:
-    from lemix_opt.engine import simulate
+    from lemix_opt.engine import CompiledPolicy, simulate
     from lemix_opt.evaluation import Score, evaluate
     from lemix_opt.replaying import Outcome, replay
     from lemix_opt.validation import Violation, validate
 
 # Types load at once, what acts on them when it is first asked for: that keeps the import short.
 _LATER = {
+    "CompiledPolicy": "engine",
     "Outcome": "replaying",
     "Score": "evaluation",
     "Violation": "validation",
@@ -38,6 +39,7 @@ __all__ = [
     "Assign",
     "BatchObserved",
     "Cluster",
+    "CompiledPolicy",
     "Costs",
     "Defer",
     "Event",
