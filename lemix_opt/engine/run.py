@@ -237,9 +237,10 @@ def _columns(
     phase = np.concatenate([np.full(stages * n, p, dtype=np.int8) for p, n in phases])
     stage = np.concatenate([np.repeat(np.arange(stages, dtype=np.int16), n) for _, n in phases])
     part = np.concatenate([np.tile(np.arange(n, dtype=np.int16), stages) for _, n in phases])
-    within = np.arange(rows[-1], dtype=np.int32) - np.repeat(rows[:-1].astype(np.int32), counts)
-    trains = np.repeat(instance.workload.is_training, counts)
-    within += trains * np.int32(stages)
+    first = rows[:-1] - stages * instance.workload.is_training
+    width = np.int32 if rows[-1] < 2**31 else np.int64
+    within = np.arange(rows[-1], dtype=width)
+    within -= np.repeat(first.astype(width), counts)
     return phase[within], stage[within], part[within]
 
 
