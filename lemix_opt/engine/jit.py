@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,6 +18,7 @@ from platformdirs import user_cache_path
 CACHE_FOLDER_VARIABLE = "LEMIX_CACHE"
 ENGINE = Path(__file__).resolve().parent
 
+LOG = logging.getLogger("lemix_opt")
 F = TypeVar("F", bound=Callable[..., Any])
 # Nothing is allocated in compiled code, so that nothing needs counting; see `compiled`.
 OPTIONS = {"_nrt": False, "error_model": "numpy"}
@@ -76,6 +78,8 @@ def compiled(function: Callable[..., Any], *signature: Any) -> Any:
     before = config.CACHE_DIR
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.rglob("*.nbi")):
+            LOG.warning("compiling for this machine, once after an installation (up to 30 s)")
         config.CACHE_DIR = str(folder)
         found = numba.njit(cache=True, **OPTIONS)(function)
     except (OSError, RuntimeError):
