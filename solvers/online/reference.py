@@ -89,6 +89,9 @@ class ReferenceState:
     slo_s: float
     releases: dict[int, float]
     inference_left: int
+    training: list[bool]
+    tokens: list[int]
+    rows: list[int]
     last: Round | None = None
 
 
@@ -156,6 +159,9 @@ class LemixReference:
             float("nan") if unit is None else unit,
             {},
             int(work.is_inference.sum()),
+            work.is_training.tolist(),
+            work.prompt_tokens.tolist(),
+            work.batch.tolist(),
         )
 
     def decide(self, state: ReferenceState, now_s: float, task: int) -> Assign | Defer:
@@ -164,7 +170,7 @@ class LemixReference:
         found = state.last = Round(task, now_s)
         for book in state.books:
             self._score(state, book, found)
-        training = bool(state.instance.workload.is_training[task])
+        training = state.training[task]
         if not training:
             state.inference_left -= 1
         late = found.rt[found.argmax] > 5 * state.slo_s
@@ -174,9 +180,7 @@ class LemixReference:
         return Assign(found.argmax)
 
     def _score(self, state: ReferenceState, book: NodeBook, found: Round) -> None:
-        work = state.instance.workload
-        length = int(work.prompt_tokens[found.task])
-        rows = int(work.batch[found.task])
+        length, rows = state.tokens[found.task], state.rows[found.task]
         if self.rule == "generate":
             rows = len(book.batch) + 1
             length = max((*book.batch, length))
@@ -203,14 +207,14 @@ class LemixReference:
                 now = max(now, record[stage].be)
                 end = now + forward_s
                 if previous_end <= record[stage].bb:
-                    tokens = int(work.prompt_tokens[earlier])
+                    tokens = state.tokens[earlier]
                     offset += (state.backward_eta * rows) * (tokens * tokens)
                 if stage == 0:
                     popped.append(earlier)
             cell.fb, cell.fe = now, end
             idleness += max(now - previous_end - offset, 0.0)
             begin = k
-        if work.is_training[found.task]:
+        if state.training[found.task]:
             backward_s = (state.backward_eta * rows) * (length * length)
             time_s = book.cells[-1].fe
             for cell in reversed(book.cells):
@@ -245,10 +249,9 @@ class LemixReference:
         shared = self.variant == "as_is"
         record = book.cells if shared else [cell.copy() for cell in book.cells]
         book.history[task] = record
-        work = state.instance.workload
-        if work.is_training[task]:
+        if state.training[task]:
             book.training[task] = record
-        book.lengths.add(float(work.prompt_tokens[task]))
+        book.lengths.add(float(state.tokens[task]))
 
     def _overwrite(self, book: NodeBook, event: Event) -> None:
         record = book.cells if self.variant == "as_is" else book.history.get(event.task)
