@@ -9,34 +9,13 @@ import numpy.typing as npt
 from numba import types
 
 from lemix_opt.costs import Costs
+from lemix_opt.engine.view import fixed
 from lemix_opt.instance import GPU_ORDERS, PIPELINES, RELEASE_MODES, Instance
 
 ORDER_RESERVE, ORDER_BACKWARD_FIRST, ORDER_FIFO, ORDER_TASK_ID = range(len(GPU_ORDERS))
 ASYNC, SYNC, OPEN = range(len(RELEASE_MODES))
 PLAIN, GPIPE, ONE_F_ONE_B = range(len(PIPELINES))
 NONE = -1
-
-
-class View(NamedTuple):
-    """What a policy may know: tasks, predicted costs and capacities, all read-only.
-
-    Shapes: T tasks, N nodes, S stages, K node classes; seconds and bytes.
-    """
-
-    training: npt.NDArray[np.uint8]
-    release_s: npt.NDArray[np.float64]
-    batch: npt.NDArray[np.int64]
-    prompt_tokens: npt.NDArray[np.int64]
-    slo_s: npt.NDArray[np.float64]
-    node_class: npt.NDArray[np.int64]
-    forward_s: npt.NDArray[np.float64]
-    backward_s: npt.NDArray[np.float64]
-    held_bytes: npt.NDArray[np.float64]
-    hop_s: npt.NDArray[np.float64]
-    update_s: npt.NDArray[np.float64]
-    memory_bytes: npt.NDArray[np.float64]
-    capacity_bytes: npt.NDArray[np.float64]
-    resident_bytes: npt.NDArray[np.float64]
 
 
 class Truth(NamedTuple):
@@ -115,28 +94,6 @@ def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
 
 _F8, _I8, _I4, _I2 = types.float64, types.int64, types.int32, types.int16
 _I1, _U1 = types.int8, types.uint8
-VIEW_T = types.NamedTuple(
-    tuple(
-        _array(dtype, dimensions, True)
-        for dtype, dimensions in (
-            (_U1, 1),
-            (_F8, 1),
-            (_I8, 1),
-            (_I8, 1),
-            (_F8, 1),
-            (_I8, 1),
-            (_F8, 3),
-            (_F8, 3),
-            (_F8, 3),
-            (_F8, 3),
-            (_F8, 2),
-            (_F8, 2),
-            (_F8, 2),
-            (_F8, 2),
-        )
-    ),
-    View,
-)
 TRUTH_T = types.NamedTuple(
     tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2)), Truth
 )
@@ -189,43 +146,15 @@ STATE_T = types.Array(_F8, 1, "C")
 """State of a compiled policy: one array of numbers."""
 
 
-def _fixed(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
-    column = np.ascontiguousarray(array, dtype=dtype)
-    column = column.view()
-    column.setflags(write=False)
-    return column
-
-
-def view_of(instance: Instance) -> View:
-    """Return the columns a policy may read."""
-    work, costs = instance.workload, instance.costs
-    return View(
-        _fixed(work.kind, np.uint8),
-        _fixed(work.release_s, np.float64),
-        _fixed(work.batch, np.int64),
-        _fixed(work.prompt_tokens, np.int64),
-        _fixed(work.slo_s, np.float64),
-        _fixed(instance.cluster.node_class, np.int64),
-        _fixed(costs.forward_s, np.float64),
-        _fixed(costs.backward_s, np.float64),
-        _fixed(costs.held_bytes, np.float64),
-        _fixed(costs.hop_s, np.float64),
-        _fixed(costs.update_s, np.float64),
-        _fixed(instance.cluster.memory_bytes, np.float64),
-        _fixed(instance.capacity_bytes, np.float64),
-        _fixed(instance.resident_bytes, np.float64),
-    )
-
-
 def truth_of(instance: Instance, costs: Costs) -> Truth:
     """Return the columns of what really happens."""
     return Truth(
-        _fixed(costs.forward_s, np.float64),
-        _fixed(costs.backward_s, np.float64),
-        _fixed(costs.held_bytes, np.float64),
-        _fixed(costs.hop_s, np.float64),
-        _fixed(costs.update_s, np.float64),
-        _fixed(costs.resident_bytes[instance.cluster.node_class], np.float64),
+        fixed(costs.forward_s, np.float64),
+        fixed(costs.backward_s, np.float64),
+        fixed(costs.held_bytes, np.float64),
+        fixed(costs.hop_s, np.float64),
+        fixed(costs.update_s, np.float64),
+        fixed(costs.resident_bytes[instance.cluster.node_class], np.float64),
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from lemix_opt.checks import FloatArray
-from lemix_opt.engine.books import View, view_of
 from lemix_opt.engine.codes import (
     ASK,
     DEFER_INFERENCE,
@@ -20,6 +19,7 @@ from lemix_opt.engine.codes import (
 )
 from lemix_opt.engine.jit import compiled
 from lemix_opt.engine.kernel import DECIDE_T, OBSERVE_T
+from lemix_opt.engine.view import View, view_of
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event
 

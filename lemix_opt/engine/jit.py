@@ -89,3 +89,7 @@ def compiled(function: Callable[..., Any], *signature: Any) -> Any:
     found.compile(signature[0] if len(signature) == 1 else signature)
     found.disable_compile()
     return found
+
+
+compiled_once = lru_cache(maxsize=256)(compiled)
+"""`compiled`, which a process asks for a function and a signature once."""

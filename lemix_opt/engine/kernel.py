@@ -16,11 +16,9 @@ from lemix_opt.engine.books import (
     RULES_T,
     STATE_T,
     TRUTH_T,
-    VIEW_T,
     Books,
     Rules,
     Truth,
-    View,
 )
 from lemix_opt.engine.codes import (
     ASK,
@@ -64,6 +62,7 @@ from lemix_opt.engine.steps import (
     row_of,
     touch,
 )
+from lemix_opt.engine.view import VIEW_T, View
 from lemix_opt.schedule import BACKWARD, DEFERRED, DONE, DROPPED, FORWARD, UNFINISHED, UPDATE
 
 RANK_END = -1

@@ -13,9 +13,9 @@ from lemix_opt.engine.books import (
     Books,
     Rules,
     Truth,
-    View,
 )
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD, FORWARD
 
 SLACK_S = 1e-9

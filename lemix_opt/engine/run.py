@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lemix_opt.costs import Costs
-from lemix_opt.engine.books import NONE, Books, Rules, rules_of, truth_of, view_of
+from lemix_opt.engine.books import NONE, Books, Rules, rules_of, truth_of
 from lemix_opt.engine.codes import (
     EVENT_FIELDS,
     EVENTS,
@@ -22,6 +22,7 @@ from lemix_opt.engine.codes import (
 from lemix_opt.engine.compiled import DEFERRALS, CompiledPolicy, recorder
 from lemix_opt.engine.kernel import kernel
 from lemix_opt.engine.queues import LARGEST
+from lemix_opt.engine.view import view_of
 from lemix_opt.errors import FieldError, LemixError
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, Defer, Event, Policy

@@ -5,15 +5,7 @@ from __future__ import annotations
 from math import nan
 from typing import Any
 
-from lemix_opt.engine.books import (
-    NONE,
-    ORDER_RESERVE,
-    ORDER_TASK_ID,
-    Books,
-    Rules,
-    Truth,
-    View,
-)
+from lemix_opt.engine.books import NONE, ORDER_RESERVE, ORDER_TASK_ID, Books, Rules, Truth
 from lemix_opt.engine.codes import SEES_START
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.pick import SLACK_BYTES, pick, task_of
@@ -25,6 +17,7 @@ from lemix_opt.engine.queues import (
     remove,
     set_end,
 )
+from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lemix_opt.checks import FloatArray, floats, whole
-from lemix_opt.engine.books import View
 from lemix_opt.engine.compiled import CompiledPolicy
+from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
 from solvers.online.load import ignore
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from lemix_opt.checks import FloatArray
-from lemix_opt.engine.books import View
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD, FORWARD
 
 HEADER = 16

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from lemix_opt.checks import FloatArray, choice, floats
-from lemix_opt.engine.books import NONE, View
+from lemix_opt.engine.books import NONE
 from lemix_opt.engine.codes import DEFER_INFERENCE, SEES_ASSIGN, SEES_DROP
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import FORWARD
 from solvers.online.forecast import (

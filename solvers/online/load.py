@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lemix_opt.checks import FloatArray
-from lemix_opt.engine.books import View
 from lemix_opt.engine.codes import SEES_ASSIGN, SEES_DROP
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE
 
