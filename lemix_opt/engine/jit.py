@@ -26,6 +26,8 @@ OPTIONS = {"_nrt": False, "error_model": "numpy"}
 
 def inlined(function: F) -> F:
     """Mark a helper: compiled into the function that calls it, never at import."""
+    if config.DISABLE_JIT:
+        return function
     helper: F = numba.njit(forceinline=True, **OPTIONS)(function)
     return helper
 
@@ -65,6 +67,7 @@ def compiled(function: Callable[..., Any], *signature: Any) -> Any:
     function : callable
         Plain Python within numba's subset. It may not allocate arrays, and the caller keeps every
         array it is given alive: references are not counted, which makes it twenty times as fast.
+        With ``NUMBA_DISABLE_JIT=1`` it is returned as it is, for debugging.
     *signature : numba types
         Argument types, or a whole signature.
 
@@ -74,6 +77,8 @@ def compiled(function: Callable[..., Any], *signature: Any) -> Any:
         It accepts this signature and no other. Without a writable cache folder it works as well,
         but every process compiles anew.
     """
+    if config.DISABLE_JIT:
+        return function
     folder = cache_folder(function)
     before = config.CACHE_DIR
     try:

@@ -66,7 +66,7 @@ def remove(books: Books, phase: int, gpu: int, item: int) -> None:
 @inlined
 def operation_key(rank: int, item: int, phase: int, stage: int) -> int:
     """Return the heap key of an end or an arrival."""
-    return (rank << RANK_SHIFT) | (item << ITEM_SHIFT) | (phase << PHASE_SHIFT) | stage
+    return (rank << RANK_SHIFT) | (int(item) << ITEM_SHIFT) | (phase << PHASE_SHIFT) | stage
 
 
 @inlined
@@ -110,7 +110,7 @@ def take_ends(books: Books, now_s: float) -> int:
 @inlined
 def retry_key(serial: int, task: int) -> int:
     """Return the heap key of a repeated decision."""
-    return (RANK_RETRY << RANK_SHIFT) | (serial << SERIAL_SHIFT) | task
+    return (RANK_RETRY << RANK_SHIFT) | (serial << SERIAL_SHIFT) | int(task)
 
 
 @inlined

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
@@ -114,7 +114,8 @@ class View:
         # An array's description is at most eleven words: five, a shape and strides.
         self._room = np.zeros(16 * len(columns), dtype=np.int64)
         self.address = int(self._room.ctypes.data)
-        compiled_once(describe, (COLUMNS_T, types.int64))(columns, self.address)
+        if not config.DISABLE_JIT:
+            compiled_once(describe, (COLUMNS_T, types.int64))(columns, self.address)
 
     def __getattr__(self, name: str) -> Any:
         if name not in Columns._fields:
