@@ -22,11 +22,12 @@ from lemix_opt.engine.codes import (
 from lemix_opt.engine.compiled import DEFERRALS, CompiledPolicy, recorder
 from lemix_opt.engine.kernel import kernel
 from lemix_opt.engine.queues import LARGEST
+from lemix_opt.engine.table import operations_of, rows_of
 from lemix_opt.engine.view import view_of
 from lemix_opt.errors import FieldError, LemixError
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, Defer, Event, Policy
-from lemix_opt.schedule import BACKWARD, FORWARD, UNFINISHED, UPDATE, Operations, Schedule
+from lemix_opt.schedule import UNFINISHED, Schedule
 
 RECORDED = 4096
 """Events kept for a policy in plain Python before they are handed over."""
@@ -168,7 +169,7 @@ class _Run:
         self.instance = instance
         self.out_of_memory: list[tuple[int, int, int, float]] = []
         self.talk = np.zeros(8)
-        self.rows = _rows(instance, costs)
+        self.rows = rows_of(instance, costs)
         self.books = _books(instance, costs, self.rows)
         # The kernel counts no references: what it works on lives as long as this object.
         self.arguments = (
@@ -199,50 +200,14 @@ class _Run:
 
     def schedule(self) -> Schedule:
         """Return what was executed."""
-        books, counts = self.books, np.diff(self.rows)
-        task = np.repeat(np.arange(self.instance.tasks, dtype=np.int32), counts)
-        phase, stage, part = _columns(self.instance, self.rows, counts)
-        node = np.repeat(books.node, counts)
-        columns = [task, phase, stage, part, node, books.start_s, books.end_s]
-        ran = ~np.isnan(books.start_s)
-        if not ran.all():
-            columns = [column[ran] for column in columns]
+        books = self.books
         return Schedule(
             books.node.astype(np.int64),
-            Operations.trusted(*columns),
+            operations_of(self.instance, books, self.rows),
             books.end_state.astype(np.int64),
             books.release_s,
             tuple(self.out_of_memory),
         )
-
-
-def _updates(costs: Costs) -> bool:
-    return bool(np.any(costs.update_s > 0))
-
-
-def _rows(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
-    """Return the first row of every task in the table of operations, and the number of rows."""
-    stages = instance.cluster.stages
-    trained = 2 * stages * instance.micro_batches + stages * _updates(costs)
-    counts = np.where(instance.workload.is_training, trained, stages)
-    return np.concatenate(([0], np.cumsum(counts)))
-
-
-def _columns(
-    instance: Instance, rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[Any], ...]:
-    """Return phase, stage and micro-batch of every row."""
-    stages, parts = instance.cluster.stages, instance.micro_batches
-    phases = [(FORWARD, 1), (FORWARD, parts), (BACKWARD, parts), (UPDATE, 1)]
-    # Rows of an inference task, then those of a training task.
-    phase = np.concatenate([np.full(stages * n, p, dtype=np.int8) for p, n in phases])
-    stage = np.concatenate([np.repeat(np.arange(stages, dtype=np.int16), n) for _, n in phases])
-    part = np.concatenate([np.tile(np.arange(n, dtype=np.int16), stages) for _, n in phases])
-    first = rows[:-1] - stages * instance.workload.is_training
-    width = np.int32 if rows[-1] < 2**31 else np.int64
-    within = np.arange(rows[-1], dtype=width)
-    within -= np.repeat(first.astype(width), counts)
-    return phase[within], stage[within], part[within]
 
 
 def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Books:

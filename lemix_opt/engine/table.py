@@ -1,0 +1,80 @@
+"""The table of operations: which rows every task has, in canonical order, and their columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from lemix_opt.costs import Costs
+from lemix_opt.engine.books import Books
+from lemix_opt.engine.jit import compiled_once
+from lemix_opt.instance import Instance
+from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE, Operations
+
+
+def rows_of(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
+    """Return the first row of every task in the table of operations, and the number of rows."""
+    stages = instance.cluster.stages
+    trained = 2 * stages * instance.micro_batches + stages * bool(np.any(costs.update_s > 0))
+    counts = np.where(instance.workload.is_training, trained, stages)
+    return np.concatenate(([0], np.cumsum(counts)))
+
+
+def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64]) -> Operations:
+    """Return the rows that ran."""
+    count = int(rows[-1])
+    columns: list[npt.NDArray[Any]] = [
+        np.empty(count, dtype=dtype) for dtype in (np.int32, np.int8, np.int16, np.int16, np.int32)
+    ]
+    fill = compiled_once(
+        describe_rows,
+        (
+            types.Array(types.int64, 1, "C"),
+            types.Array(types.int32, 1, "C"),
+            types.int64,
+            types.int64,
+            types.Array(types.int32, 1, "C"),
+            types.Array(types.int8, 1, "C"),
+            types.Array(types.int16, 1, "C"),
+            types.Array(types.int16, 1, "C"),
+            types.Array(types.int32, 1, "C"),
+        ),
+    )
+    fill(rows, books.node, instance.cluster.stages, instance.micro_batches, *columns)
+    columns += [books.start_s, books.end_s]
+    ran = ~np.isnan(books.start_s)
+    if not ran.all():
+        columns = [column[ran] for column in columns]
+    return Operations.trusted(*columns)
+
+
+def describe_rows(
+    rows: Any,
+    node_of: Any,
+    stages: int,
+    micro_batches: int,
+    task: Any,
+    phase: Any,
+    stage: Any,
+    micro_batch: Any,
+    node: Any,
+) -> int:
+    """Fill the integer columns: a task's forwards, then its backwards, then its updates."""
+    for i in range(node_of.size):
+        row, after = rows[i], rows[i + 1]
+        trains = after - row > stages
+        parts = micro_batches if trains else 1
+        task[row:after] = i
+        node[row:after] = node_of[i]
+        for p in range(FORWARD, BACKWARD + 1 if trains else FORWARD + 1):
+            for s in range(stages):
+                for part in range(parts):
+                    phase[row], stage[row], micro_batch[row] = p, s, part
+                    row += 1
+        for s in range(after - row):
+            phase[row], stage[row], micro_batch[row] = UPDATE, s, 0
+            row += 1
+    return 0
