@@ -11,7 +11,7 @@ from lemix_opt.errors import FieldError, MissingExtraError
 from lemix_opt.evaluation import response_s
 from lemix_opt.files import write_atomically
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, UPDATE, Schedule
+from lemix_opt.schedule import BACKWARD, SYNC, UPDATE, Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ COLOURS = {
     "training forward": "#E69F00",
     "backward": "#D55E00",
     "update": "#999999",
+    "weight sync": "#009E73",
 }
 FORMATS = ("png", "svg", "pdf")
 
@@ -81,7 +82,7 @@ def plot_gantt(
     ):
         trains = bool(work.is_training[task])
         kind = "training forward" if trains else "inference forward"
-        kind = {BACKWARD: "backward", UPDATE: "update"}.get(phase, kind)
+        kind = {BACKWARD: "backward", UPDATE: "update", SYNC: "weight sync"}.get(phase, kind)
         drawn.add(kind)
         hatch: dict[str, Any] = {"hatch": "////"} if late[task] else {}
         ax.barh(

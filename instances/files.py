@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError, LemixError, suggest
 from lemix_opt.files import read_content, write_atomically
 from lemix_opt.instance import Instance
+from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
 
 FORMAT = "lemix-opt instance"
@@ -26,6 +27,8 @@ MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
 _PARTS = {"cluster": Cluster, "workload": Workload, "costs": Costs}
+OPTIONS = {"weight_sync": WeightSync}
+"""Parts an instance may have; files written before there was such a part lack its name."""
 
 
 def write(instance: Instance, path: str | os.PathLike[str]) -> None:
@@ -44,10 +47,9 @@ def write(instance: Instance, path: str | os.PathLike[str]) -> None:
 def instance_to_plain(instance: Instance) -> dict[str, Any]:
     """Return an instance as lists and numbers, ready for JSON."""
     return {
-        f.name: columns_to_plain(getattr(instance, f.name))
-        if f.name in _PARTS
-        else _plain(getattr(instance, f.name))
+        f.name: columns_to_plain(value) if is_dataclass(value) else _plain(value)
         for f in fields(instance)
+        for value in [getattr(instance, f.name)]
     }
 
 
@@ -69,7 +71,7 @@ def _plain(value: Any) -> Any:
     """Return lists and numbers; infinity and NaN, which JSON lacks, become null."""
     if isinstance(value, np.ndarray):
         return [_plain(entry) for entry in value.tolist()]
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -123,13 +125,14 @@ def read_json(
 def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
     """Build an instance from the fields of a file; errors name `path` and field."""
     names = [f.name for f in fields(Instance)]
+    plain = dict.fromkeys(OPTIONS) | plain
     same_keys(path, "top level", plain, names)
     parts: dict[str, Any] = {}
     try:
         for name in names:
             value = plain[name]
-            kind = _PARTS.get(name)
-            if kind is None:
+            kind = (_PARTS | OPTIONS).get(name)
+            if kind is None or (name in OPTIONS and value is None):
                 parts[name] = math.nan if name == "slo_unit_s" and value is None else value
                 continue
             if not isinstance(value, dict):

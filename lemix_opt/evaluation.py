@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lemix_opt.checks import FloatArray
+from lemix_opt.freshness import freshness, weight_sync_s
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import Value
@@ -77,7 +78,8 @@ class Score:
     """Metrics of one schedule; times in seconds, shares between 0 and 1.
 
     Percentiles are over all inference requests, an unfinished one counting as infinite; shares
-    and attainments divide by all arrivals.
+    and attainments divide by all arrivals. `freshness_mean_updates` is the mean number of updates
+    in the replica that served a request.
     """
 
     tasks: int
@@ -102,6 +104,8 @@ class Score:
     bubble_rate_reference: float
     nodes_used: int
     nodes_effective: float
+    freshness_mean_updates: float
+    weight_sync_s: float
     out_of_memory_events: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,5 +187,7 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
         bubble_rate_reference=1 - _ratio(busy, own_span),
         nodes_used=int(np.sum(placed > 0)),
         nodes_effective=_ratio(float(placed.sum()) ** 2, float(np.sum(placed**2))),
+        freshness_mean_updates=freshness(instance, schedule).mean_updates(),
+        weight_sync_s=weight_sync_s(schedule),
         out_of_memory_events=len(schedule.out_of_memory),
     )

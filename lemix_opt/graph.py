@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, UPDATE, Schedule
+from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, SYNC, UPDATE, Schedule
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -113,6 +113,8 @@ def _chain_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int,
         lag = 0.0
         if phase == UPDATE:
             before = (task, BACKWARD, stage)
+        elif phase == SYNC:
+            before = (task, UPDATE, 0) if (task, UPDATE, 0) in index else (task, BACKWARD, 0)
         elif phase == BACKWARD and stage == last:
             before = (task, FORWARD, last)
         else:

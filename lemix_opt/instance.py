@@ -11,6 +11,7 @@ from lemix_opt.checks import BoolArray, FloatArray, IntArray, arrays_equal, choi
 from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError, InfeasibleError, UnsupportedError
+from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
 
 RELEASE_MODES = ("async", "sync", "open")
@@ -18,6 +19,13 @@ PIPELINES = ("plain", "gpipe", "1f1b")
 GPU_ORDERS = ("reserve", "backward_first", "fifo", "task_id")
 GPU_SHARINGS = ("exclusive", "reference_threads")
 MEMORY_RULES = ("reserve", "reference_threshold")
+PLAIN_RULES = {
+    "pipeline": PIPELINES[0],
+    "gpu_sharing": GPU_SHARINGS[0],
+    "memory_rule": MEMORY_RULES[0],
+    "weight_sync": None,
+}
+"""Values within the exact model of the fields that may go beyond it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +62,8 @@ class Instance:
     slo_unit_s : float, optional
         Seconds of one SLO unit. Computed when omitted: mean over inference tasks of Σ_s forward_s
         on node class 0 (NaN when there is none). Windows keep the unit of their whole run.
+    weight_sync : WeightSync, optional
+        How serving nodes receive weights; they never do when omitted.
 
     Raises
     ------
@@ -76,6 +86,7 @@ class Instance:
     fifo: bool = False
     tick_s: float = 0.001
     slo_unit_s: float | None = None
+    weight_sync: WeightSync | None = None
 
     def __post_init__(self) -> None:
         choice("release_mode", self.release_mode, RELEASE_MODES)
@@ -114,6 +125,8 @@ class Instance:
             put["slo_unit_s"] = float(floats("slo_unit_s", self.slo_unit_s, (), above=0))
         for name, value in put.items():
             object.__setattr__(self, name, value)
+        if self.weight_sync is not None:
+            self.weight_sync.check(self.cluster.nodes)
         self._check_memory()
 
     def _check_memory(self) -> None:
@@ -133,20 +146,21 @@ class Instance:
                 hint="Use larger GPUs, more stages, shorter tasks or a larger memory_fraction",
             )
 
-    def require_plain_rules(self, refused: str) -> None:
-        """Raise `UnsupportedError` for rules beyond the exact model; `refused` ends the sentence.
+    def require_plain_rules(self, refused: str, executed: tuple[str, ...] = ()) -> None:
+        """Raise `UnsupportedError` for a rule beyond the exact model.
 
-        These are micro-batches, shared GPUs and the published code's memory threshold.
+        Parameters
+        ----------
+        refused : str
+            End of the sentence that says so.
+        executed : tuple of str, default ()
+            Fields whose every value is taken all the same.
         """
-        for name, wanted in (
-            ("pipeline", PIPELINES[0]),
-            ("gpu_sharing", GPU_SHARINGS[0]),
-            ("memory_rule", MEMORY_RULES[0]),
-        ):
+        for name, plain in PLAIN_RULES.items():
             value = getattr(self, name)
-            if value != wanted:
+            if value != plain and name not in executed:
                 raise UnsupportedError(
-                    f"{name} {value!r} {refused}", where=name, expected=repr(wanted)
+                    f"{name} {value!r} {refused}", where=name, expected=repr(plain)
                 )
 
     @property

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats, integers
 from lemix_opt.errors import FieldError
 
-FORWARD, BACKWARD, UPDATE = 0, 1, 2
-PHASES = ("forward", "backward", "update")
+PHASES = ("forward", "backward", "update", "sync")
+FORWARD, BACKWARD, UPDATE, SYNC = range(len(PHASES))
 END_STATES = ("done", "deferred", "dropped", "unfinished")
 DONE, DEFERRED, DROPPED, UNFINISHED = 0, 1, 2, 3
 
@@ -24,7 +24,7 @@ class Operations:
     Parameters
     ----------
     task, phase, stage, micro_batch, node : array_like of int
-        Phase is 0 forward, 1 backward, 2 update.
+        Phase is 0 forward, 1 backward, 2 update, 3 weight synchronisation that the task set off.
     start_s, end_s : array_like
         Seconds; an end is never before its start.
     """
@@ -47,7 +47,7 @@ class Operations:
         start = floats("operations.start_s", self.start_s, shape, minimum=0)
         checked: dict[str, IntArray | FloatArray] = {
             "task": task,
-            "phase": integers("operations.phase", self.phase, shape, minimum=0, maximum=2),
+            "phase": integers("operations.phase", self.phase, shape, minimum=0, maximum=SYNC),
             "stage": integers("operations.stage", self.stage, shape, minimum=0),
             "micro_batch": integers("operations.micro_batch", self.micro_batch, shape, minimum=0),
             "node": integers("operations.node", self.node, shape, minimum=0),
@@ -162,9 +162,17 @@ class Schedule:
         return first
 
     def end_s(self) -> FloatArray:
-        """Last end of every done task, shape (T,); infinity for the others."""
+        """Last end of every done task, shape (T,); infinity for the others.
+
+        A weight synchronisation that a task set off is not part of it.
+        """
         last = np.full(self.tasks, -np.inf)
-        np.maximum.at(last, self.operations.task, self.operations.end_s)
+        rows = self.operations
+        own = rows.phase != SYNC
+        if own.all():
+            np.maximum.at(last, rows.task, rows.end_s)
+        else:
+            np.maximum.at(last, rows.task[own], rows.end_s[own])
         last[self.end_state != DONE] = np.inf
         return last
 

@@ -9,8 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, UPDATE, Schedule
+from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, SYNC, UPDATE, Schedule
 
 TOLERANCE_S = 1e-9
 """Seconds by which two times may differ and still count as equal."""
@@ -76,6 +78,7 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     check.memory()
     if instance.fifo:
         check.one_order()
+    check.syncs()
     return sorted(check.found, key=lambda v: (v.time_s, v.task, v.stage, v.rule))
 
 
@@ -93,7 +96,7 @@ def _structure(instance: Instance, schedule: Schedule) -> list[Violation]:
     found = []
     rows = schedule.operations
     counts: dict[int, dict[tuple[int, int], int]] = defaultdict(lambda: defaultdict(int))
-    for r in range(rows.rows):
+    for r in np.flatnonzero(rows.phase != SYNC).tolist():
         task, stage, node = int(rows.task[r]), int(rows.stage[r]), int(rows.node[r])
         counts[task][int(rows.phase[r]), stage] += 1
         if node != schedule.node[task]:
@@ -127,9 +130,11 @@ class _Check:
         self.found: list[Violation] = []
         o = schedule.operations
         columns = (o.task, o.phase, o.stage, o.start_s, o.end_s)
-        self.span: dict[_Key, _Span] = {
+        spans = {
             (t, p, s): (b, e) for t, p, s, b, e in zip(*(c.tolist() for c in columns), strict=True)
         }
+        self.span: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] != SYNC}
+        self.sync: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] == SYNC}
         self.kind = [int(instance.cluster.node_class[n]) for n in schedule.node]
         self.last = instance.cluster.stages - 1
 
@@ -194,7 +199,7 @@ class _Check:
 
     def gpus(self) -> None:
         queues: dict[tuple[int, int], list[tuple[float, float, int, int]]] = defaultdict(list)
-        for (task, phase, stage), (start, end) in self.span.items():
+        for (task, phase, stage), (start, end) in (self.span | self.sync).items():
             queues[int(self.schedule.node[task]), stage].append((start, end, task, phase))
         for (node, stage), entries in queues.items():
             entries.sort()
@@ -236,6 +241,39 @@ class _Check:
                         f"{time_s:.9g} s, expected at most {room / 2**20:.3f} MiB"
                     )
                     self.say("memory", text, task, stage, time_s)
+
+    def syncs(self) -> None:
+        """Every n-th trained task sends weights, or a synchronisation after it on its node does."""
+        rule = self.instance.weight_sync
+        due: dict[int, tuple[float, int]] = {}
+        if rule is not None:
+            training = self.instance.workload.is_training
+            ends = sorted(
+                (max(e for (t, _, _), (_, e) in self.span.items() if t == task), task)
+                for task in np.flatnonzero(training).tolist()
+                if int(self.schedule.node[task]) not in rule.serving
+            )
+            due = {t: (e, t) for e, t in ends[rule.every - 1 :: rule.every]}
+        for (task, _, stage), (start, end) in self.sync.items():
+            if task not in due or rule is None:
+                text = f"task {task} sends weights, which it does not set off"
+                self.say("sync", text, task, stage, start)
+            elif (
+                stage != self.last
+                or start < due[task][0] - TOLERANCE_S
+                or abs(end - start - rule.seconds) > TOLERANCE_S
+            ):
+                text = f"weights are sent on stage {stage} from {start:.9g} s to {end:.9g} s"
+                wanted = f"{rule.seconds:.9g} s on stage {self.last} from {due[task][0]:.9g} s on"
+                self.say("sync", f"{text}, expected {wanted}", task, stage, start)
+        for time_s, task in due.values():
+            node = self.schedule.node[task]
+            if not any(
+                start >= time_s - TOLERANCE_S and self.schedule.node[t] == node
+                for (t, _, _), (start, _) in self.sync.items()
+            ):
+                text = f"node {node} does not send weights after task {task}"
+                self.say("sync", text, task, self.last, time_s)
 
     def one_order(self) -> None:
         for node in range(self.instance.cluster.nodes):

@@ -19,6 +19,7 @@ from lemix_opt.schedule import (
     DONE,
     DROPPED,
     FORWARD,
+    SYNC,
     UNFINISHED,
     UPDATE,
     Operations,
@@ -33,7 +34,7 @@ def slow_simulate(
     instance: Instance, policy: Policy, actual: Costs | None = None, seed: int = 0
 ) -> Schedule:
     """Do what `lemix_opt.simulate` does, one obvious step after another."""
-    instance.require_plain_rules("is not executed")
+    instance.require_plain_rules("is not executed", ("weight_sync",))
     costs = instance.costs if actual is None else actual
     if costs.forward_s.shape != instance.costs.forward_s.shape:
         raise FieldError(
@@ -73,6 +74,8 @@ class _Run:
         self.serial = 0
         self.waiting: list[int] = []
         self.touched: set[int] = set()
+        self.trained = 0
+        self.to_send: dict[int, int] = {}
         # Successor of every training task in the closed loop, and whether it was released.
         loop = [i for i, trains in enumerate(self.training) if trains]
         self.successor = dict(pairwise(loop))
@@ -190,6 +193,14 @@ class _Run:
         forward, backward, update = self.actual[n][:3]
         # From the last stage down, so that what starts now already counts in reservations.
         for stage in range(self.stages - 1, -1, -1):
+            if stage == self.stages - 1 and n in self.to_send and not node.gpus[stage].running:
+                task = self.to_send.pop(n)
+                end_s = now_s + self.instance.weight_sync.seconds
+                node.gpus[stage].running = True
+                node.gpus[stage].busy_until = end_s
+                self.rows.append((task, SYNC, stage, n, now_s, end_s))
+                self._push(end_s, _END, task, task, SYNC, stage)
+                continue
             chosen = node.pick(stage, now_s)
             if chosen is None:
                 continue
@@ -214,6 +225,8 @@ class _Run:
         _, _, update, hop, _, _ = self.actual[n]
         gpu.running = False
         self.touched.add(n)
+        if phase == SYNC:
+            return
         training = self.training[task]
         if phase == BACKWARD or (phase == FORWARD and not training):
             gpu.held.pop(task, None)
@@ -237,8 +250,13 @@ class _Run:
                 self._begin(now_s, task, UPDATE, stage, now_s + update[stage])
         if self.left[task] == 0:
             self.end_state[task] = DONE
+            sync = self.instance.weight_sync
             if not training:
                 self._wake(now_s)
+            elif sync is not None and n not in sync.serving:
+                self.trained += 1
+                if self.trained % sync.every == 0:
+                    self.to_send[n] = task
 
     def _wake(self, now_s: float) -> None:
         for deferred in self.waiting:

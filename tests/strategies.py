@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 
 from lemix_opt import Cluster, Costs, Instance, Workload
 from lemix_opt.instance import GPU_ORDERS, RELEASE_MODES
+from lemix_opt.weight_sync import WeightSync
 
 
 @st.composite
-def instances(draw: st.DrawFn, max_tasks: int = 8, **fixed: Any) -> Instance:
-    """Build a small instance of any release mode and rule, with times off the grid."""
+def instances(draw: st.DrawFn, max_tasks: int = 8, beyond: bool = False, **fixed: Any) -> Instance:
+    """Build a small instance of any release mode and order, with times off the grid.
+
+    `beyond` adds the rules that only the engine executes.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     tasks = draw(st.integers(0, max_tasks))
     nodes, stages = draw(st.integers(1, 3)), draw(st.integers(1, 4))
@@ -41,6 +45,11 @@ def instances(draw: st.DrawFn, max_tasks: int = 8, **fixed: Any) -> Instance:
         "gpu_order": draw(st.sampled_from(GPU_ORDERS)),
         "fifo": draw(st.booleans()),
     } | fixed
+    if beyond and nodes > 1 and draw(st.booleans()):
+        serving = tuple(draw(st.permutations(range(nodes)))[: draw(st.integers(1, nodes - 1))])
+        rules["weight_sync"] = WeightSync(
+            draw(st.integers(1, 3)), float(rng.integers(1, 5)), serving
+        )
     workload = Workload(kind, np.sort(rng.integers(0, 12, tasks)), 1, rng.integers(1, 9, tasks))
     cluster = Cluster(nodes, stages, 6.0, rng.permutation(np.arange(nodes) % classes))
     return Instance(cluster, workload, costs, **rules)

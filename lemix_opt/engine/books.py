@@ -19,7 +19,10 @@ NONE = -1
 
 
 class Truth(NamedTuple):
-    """Costs that really happen, by node class, and resident bytes by node and stage."""
+    """Costs that really happen, by node class; resident bytes by node and stage.
+
+    `sync_s` holds the seconds of a weight synchronisation by sending node, 0 where none is sent.
+    """
 
     forward_s: npt.NDArray[np.float64]
     backward_s: npt.NDArray[np.float64]
@@ -27,6 +30,7 @@ class Truth(NamedTuple):
     hop_s: npt.NDArray[np.float64]
     update_s: npt.NDArray[np.float64]
     resident_bytes: npt.NDArray[np.float64]
+    sync_s: npt.NDArray[np.float64]
 
 
 class Rules(NamedTuple):
@@ -39,6 +43,7 @@ class Rules(NamedTuple):
     one_order: int
     release_mode: int
     pipeline: int
+    sync_every: int
     watched: int
     recorded: int
 
@@ -74,6 +79,7 @@ class Books(NamedTuple):
     turn_last: npt.NDArray[np.int32]
     due: npt.NDArray[np.int32]
     updates: npt.NDArray[np.int64]
+    sync_task: npt.NDArray[np.int32]
     gpu_end_s: npt.NDArray[np.float64]
     gpu_key: npt.NDArray[np.int64]
     first_end: npt.NDArray[np.int32]
@@ -95,7 +101,7 @@ def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
 _F8, _I8, _I4, _I2 = types.float64, types.int64, types.int32, types.int16
 _I1, _U1 = types.int8, types.uint8
 TRUTH_T = types.NamedTuple(
-    tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2)), Truth
+    tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2, 1)), Truth
 )
 RULES_T = types.NamedUniTuple(_I8, len(Rules._fields), Rules)
 BOOKS_T = types.NamedTuple(
@@ -126,6 +132,7 @@ BOOKS_T = types.NamedTuple(
             (_I4, 1),
             (_I4, 1),
             (_I8, 1),
+            (_I4, 1),
             (_F8, 1),
             (_I8, 1),
             (_I4, 1),
@@ -155,7 +162,16 @@ def truth_of(instance: Instance, costs: Costs) -> Truth:
         fixed(costs.hop_s, np.float64),
         fixed(costs.update_s, np.float64),
         fixed(costs.resident_bytes[instance.cluster.node_class], np.float64),
+        fixed(_sync_s(instance), np.float64),
     )
+
+
+def _sync_s(instance: Instance) -> npt.NDArray[np.float64]:
+    seconds = np.zeros(instance.cluster.nodes)
+    if instance.weight_sync is not None:
+        seconds += instance.weight_sync.seconds
+        seconds[list(instance.weight_sync.serving)] = 0.0
+    return seconds
 
 
 def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
@@ -172,6 +188,7 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
         int(instance.fifo),
         RELEASE_MODES.index(instance.release_mode),
         PIPELINES.index(instance.pipeline),
+        instance.weight_sync.every if instance.weight_sync else 0,
         watched,
         recorded,
     )

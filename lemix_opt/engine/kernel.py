@@ -12,7 +12,6 @@ from numba import types
 from lemix_opt.engine.books import (
     ASYNC,
     BOOKS_T,
-    NONE,
     RULES_T,
     STATE_T,
     TRUTH_T,
@@ -61,9 +60,10 @@ from lemix_opt.engine.steps import (
     release_after,
     row_of,
     touch,
+    waits_for,
 )
 from lemix_opt.engine.view import VIEW_T, View
-from lemix_opt.schedule import BACKWARD, DEFERRED, DONE, DROPPED, FORWARD, UNFINISHED, UPDATE
+from lemix_opt.schedule import BACKWARD, DEFERRED, DONE, DROPPED, FORWARD, SYNC, UNFINISHED, UPDATE
 
 RANK_END = -1
 """Ends come before all else that falls on their moment."""
@@ -123,7 +123,7 @@ def run(
     touched, is_touched = books.touched, books.is_touched
     ends, first_end = books.gpu_end_s, books.first_end
     size, waits, touches = 0, 0, 0
-    serial, coming, now = 0, 0, 0.0
+    serial, coming, trained, now = 0, 0, 0, 0.0
     arrivals = books.arrivals
     last_stage = S - 1
 
@@ -170,8 +170,10 @@ def run(
                 kind = view.node_class[node]
                 trains = view.training[task]
                 books.running[gpu] = 0
-                books.wants[gpu] = books.head[0, gpu] != NONE or books.head[1, gpu] != NONE
+                books.wants[gpu] = waits_for(books, rules, node, stage)
                 touches = touch(touched, is_touched, touches, node)
+                if phase == SYNC:
+                    continue
                 if phase == BACKWARD or (phase == FORWARD and not trains):
                     free(view, truth, books, rules, task, node, stage)
                 if watched >> SEES_END & 1:
@@ -229,6 +231,12 @@ def run(
                         )
                 if books.left[task] == 0:
                     books.end_state[task] = DONE
+                    if rules.sync_every and trains and truth.sync_s[node] > 0.0:
+                        trained += 1
+                        if trained % rules.sync_every == 0:
+                            books.sync_task[node] = task
+                            last_gpu = node * S + last_stage
+                            books.wants[last_gpu] = books.running[last_gpu] == 0
                     if not trains and waits:
                         for k in range(waits):
                             serial += 1

@@ -29,6 +29,8 @@ from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, Defer, Event, Policy
 from lemix_opt.schedule import UNFINISHED, Schedule
 
+EXECUTED = ("weight_sync",)
+"""Fields of an instance whose every value is executed."""
 RECORDED = 4096
 """Events kept for a policy in plain Python before they are handed over."""
 
@@ -65,7 +67,7 @@ def simulate(
     LemixError
         If the policy answers what cannot be done.
     """
-    instance.require_plain_rules("is not executed")
+    instance.require_plain_rules("is not executed", EXECUTED)
     costs = instance.costs if actual is None else actual
     if costs.forward_s.shape != instance.costs.forward_s.shape:
         raise FieldError(
@@ -231,7 +233,7 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
     return Books(
         start_s=np.full(rows[-1], nan),
         end_s=np.empty(rows[-1]),
-        row=rows[:-1],
+        row=rows,
         node=np.full(tasks, NONE, dtype=np.int32),
         end_state=np.full(tasks, UNFINISHED, dtype=np.int8),
         release_s=np.full(tasks, inf),
@@ -254,6 +256,7 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
         due=np.full(gpus, NONE, dtype=np.int32),
         # Stages whose update takes no time have no update operation.
         updates=np.count_nonzero(costs.update_s > 0, axis=1),
+        sync_task=np.full(cluster.nodes, NONE, dtype=np.int32),
         gpu_end_s=np.full(slots, inf),
         gpu_key=np.arange(slots, dtype=np.int64),
         first_end=_tree(slots),

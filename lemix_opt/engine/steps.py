@@ -18,7 +18,7 @@ from lemix_opt.engine.queues import (
     set_end,
 )
 from lemix_opt.engine.view import View
-from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE
+from lemix_opt.schedule import BACKWARD, FORWARD, SYNC, UPDATE
 
 
 @inlined
@@ -27,6 +27,8 @@ def row_of(books: Books, rules: Rules, view: View, item: int, phase: int, stage:
     task = task_of(rules, item)
     if not view.training[task]:
         return books.row[task] + stage
+    if phase == SYNC:
+        return books.row[task + 1] - 1
     parts = rules.micro_batches
     part = item - task * parts
     if phase == UPDATE:
@@ -133,6 +135,35 @@ def queue_up(
 
 
 @inlined
+def waits_for(books: Books, rules: Rules, node: int, stage: int) -> bool:
+    """Whether anything waits for a GPU."""
+    gpu = node * rules.stages + stage
+    if books.head[FORWARD, gpu] != NONE or books.head[BACKWARD, gpu] != NONE:
+        return True
+    return bool(rules.sync_every and stage == rules.stages - 1 and books.sync_task[node] != NONE)
+
+
+@inlined
+def send_weights(
+    view: View, truth: Truth, books: Books, rules: Rules, node: int, now_s: float
+) -> None:
+    """Begin the synchronisation that waits for a node's last stage; policies do not see it."""
+    task = books.sync_task[node]
+    stage = rules.stages - 1
+    gpu = node * rules.stages + stage
+    end_s = now_s + truth.sync_s[node]
+    item = task * rules.micro_batches
+    row = row_of(books, rules, view, item, SYNC, stage)
+    books.start_s[row] = now_s
+    books.end_s[row] = end_s
+    books.sync_task[node] = NONE
+    books.running[gpu] = 1
+    books.wants[gpu] = 0
+    books.busy_until_s[gpu] = end_s
+    set_end(books, gpu, end_s, operation_key(0, item, SYNC, stage))
+
+
+@inlined
 def dispatch(
     view: View,
     truth: Truth,
@@ -149,6 +180,9 @@ def dispatch(
     for stage in range(stages - 1, -1, -1):
         gpu = node * stages + stage
         if not books.wants[gpu]:
+            continue
+        if rules.sync_every and stage == stages - 1 and books.sync_task[node] != NONE:
+            send_weights(view, truth, books, rules, node, now_s)
             continue
         chosen = pick(view, truth, books, rules, node, stage, now_s)
         if chosen == NONE:

@@ -12,13 +12,15 @@ from lemix_opt.costs import Costs
 from lemix_opt.engine.books import Books
 from lemix_opt.engine.jit import compiled_once
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE, Operations
+from lemix_opt.schedule import BACKWARD, FORWARD, SYNC, UPDATE, Operations
 
 
 def rows_of(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
     """Return the first row of every task in the table of operations, and the number of rows."""
     stages = instance.cluster.stages
     trained = 2 * stages * instance.micro_batches + stages * bool(np.any(costs.update_s > 0))
+    # Which tasks set off a synchronisation shows in the run only.
+    trained += instance.weight_sync is not None
     counts = np.where(instance.workload.is_training, trained, stages)
     return np.concatenate(([0], np.cumsum(counts)))
 
@@ -36,6 +38,7 @@ def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64])
             types.Array(types.int32, 1, "C"),
             types.int64,
             types.int64,
+            types.int64,
             types.Array(types.int32, 1, "C"),
             types.Array(types.int8, 1, "C"),
             types.Array(types.int16, 1, "C"),
@@ -43,7 +46,8 @@ def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64])
             types.Array(types.int32, 1, "C"),
         ),
     )
-    fill(rows, books.node, instance.cluster.stages, instance.micro_batches, *columns)
+    syncs = int(instance.weight_sync is not None)
+    fill(rows, books.node, instance.cluster.stages, instance.micro_batches, syncs, *columns)
     columns += [books.start_s, books.end_s]
     ran = ~np.isnan(books.start_s)
     if not ran.all():
@@ -56,13 +60,14 @@ def describe_rows(
     node_of: Any,
     stages: int,
     micro_batches: int,
+    syncs: int,
     task: Any,
     phase: Any,
     stage: Any,
     micro_batch: Any,
     node: Any,
 ) -> int:
-    """Fill the integer columns: a task's forwards, then its backwards, then its updates."""
+    """Fill the integer columns: forwards, backwards, updates, synchronisation of a task."""
     for i in range(node_of.size):
         row, after = rows[i], rows[i + 1]
         trains = after - row > stages
@@ -74,6 +79,9 @@ def describe_rows(
                 for part in range(parts):
                     phase[row], stage[row], micro_batch[row] = p, s, part
                     row += 1
+        if syncs and trains:
+            after -= 1
+            phase[after], stage[after], micro_batch[after] = SYNC, stages - 1, 0
         for s in range(after - row):
             phase[row], stage[row], micro_batch[row] = UPDATE, s, 0
             row += 1
