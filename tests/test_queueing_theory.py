@@ -65,6 +65,24 @@ def test_mean_wait_of_a_single_server(queue: str, load: float, runs: int) -> Non
     assert abs(means.mean() - theory) <= half
 
 
+@pytest.mark.parametrize(("load", "runs"), [(0.5, 1), (0.8, 1), (0.95, 10)])
+def test_mean_response_of_queues_in_tandem(load: float, runs: int) -> None:
+    """Burke and Jackson: every stage is an M/M/1 queue of its own, Σ_s 1/(μ_s − λ) in all."""
+    rng = np.random.default_rng([11, int(100 * load)])
+    rates = np.array([1.0, 1.25, 2.0])
+    means = np.empty((runs, BATCHES // runs))
+    for run in range(runs):
+        arrival_s = np.cumsum(rng.exponential(1 / load, TASKS))
+        seconds = rng.exponential(1.0, (TASKS, rates.size)) / rates + 1e-12
+        _, schedule = serve(arrival_s, seconds)
+        response_s = (schedule.end_s() - arrival_s)[TASKS // 10 :]
+        means[run] = response_s.reshape(means.shape[1], -1).mean(axis=1)
+    theory = float(np.sum(1 / (rates - load)))
+    half = stats.t.ppf(0.9995, BATCHES - 1) * means.std(ddof=1) / np.sqrt(BATCHES)
+    assert half <= 0.05 * theory
+    assert abs(means.mean() - theory) <= half
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(0, 10**6))
 def test_tandem_queues_follow_the_flow_shop_recurrence(tasks: int, stages: int, seed: int) -> None:
