@@ -11,6 +11,8 @@ POLICIES: Registry[Policy] = Registry(
     "policy",
     "lemix_opt.policies",
     {
+        "budget": "solvers.online.budget:Budget",
+        "edf": "solvers.online.due_date:EarliestDueDate",
         "jsq": "solvers.online.baselines:ShortestQueue",
         "least-work-left": "solvers.online.baselines:LeastWork",
         "lemix": "solvers.online.lemix:Lemix",
@@ -21,6 +23,7 @@ POLICIES: Registry[Policy] = Registry(
         "random": "solvers.online.baselines:Random",
         "separate-dynamic": "solvers.online.dynamic_separate:DynamicSeparate",
         "separate": "solvers.online.baselines:Separate",
+        "shortest-response": "solvers.online.shortest_response:ShortestResponse",
     },
 )
 SOLVERS: Registry[Any] = Registry(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import instances
 
-from lemix_opt import Cluster, Costs, Instance, Workload
+from lemix_opt import Cluster, Costs, Instance, Policy, Workload
 from lemix_opt.engine import simulate
 from lemix_opt.validation import validate
 from solvers.online.baselines import Separate
@@ -36,6 +36,22 @@ def test_every_baseline_keeps_the_rules_and_repeats_itself(
     schedule = simulate(instance, POLICIES.create(name), seed=seed)
     assert validate(instance, schedule) == []
     assert schedule == simulate(instance, POLICIES.create(name), seed=seed)
+
+
+class InPython:
+    """A compiled policy, asked and told one step at a time."""
+
+    def __init__(self, inner: Policy) -> None:
+        self.start, self.decide, self.observe = inner.start, inner.decide, inner.observe
+
+
+@given(instances(max_tasks=25), st.sampled_from(BASELINES), st.integers(0, 99))
+@settings(max_examples=150, deadline=None)
+def test_compiled_and_one_step_at_a_time_do_the_same(
+    instance: Instance, name: str, seed: int
+) -> None:
+    whole = simulate(instance, POLICIES.create(name), seed=seed)
+    assert whole == simulate(instance, InPython(POLICIES.create(name)), seed=seed)
 
 
 def test_where_they_place() -> None:

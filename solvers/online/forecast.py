@@ -8,25 +8,29 @@ decision costs the same after any number of finished tasks.
 
 from __future__ import annotations
 
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
 
 from lemix_opt.checks import FloatArray
+from lemix_opt.engine.codes import SEES_ASSIGN, SEES_DROP
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD, FORWARD
 
 HEADER = 16
-"""Entries before the forecast; they belong to the policy."""
-# Columns per node.
-LAST_RELEASE, OLDEST, YOUNGEST, NODE_COLUMNS = 0, 1, 2, 6
+"""Entries before the forecast; from `OWN` on they belong to the policy."""
+# 0 belongs to deferrals; `TAKEN` counts open tasks.
+TAKEN, OWN = 1, 2
+# Columns per node; those from `NODE_OWN` on belong to the policy.
+LAST_RELEASE, OLDEST, YOUNGEST, NODE_OWN, NODE_COLUMNS = 0, 1, 2, 3, 6
 # Columns per GPU.
 FORWARD_END, DRIFT, NEXT_OWED, END, BEGIN, FINISH, GPU_COLUMNS = range(7)
 # Columns per slot, before those per stage: forward end, backward begin, backward end.
 AHEAD, BEHIND, SLOT_COLUMNS = 0, 1, 2
 NOBODY = -1.0
+FIT_SLACK_BYTES = 1e-3
 
 
 def fresh(nodes: int, stages: int, tasks: int) -> FloatArray:
@@ -72,6 +76,17 @@ def slot_at(view: View, slot: int) -> int:
     """Return where a slot's columns begin."""
     tasks = view.training.size
     return tasks_at(view) + 2 * tasks + slot * (SLOT_COLUMNS + 3 * view.memory_bytes.shape[1])
+
+
+@inlined
+def fits(view: View, node: int, task: int) -> bool:
+    """Whether a task fits alone on a node, as predicted."""
+    kind = view.node_class[node]
+    for s in range(view.memory_bytes.shape[1]):
+        room = view.capacity_bytes[node, s] - view.resident_bytes[node, s]
+        if view.held_bytes[kind, task, s] > room + FIT_SLACK_BYTES:
+            return False
+    return True
 
 
 @inlined
@@ -141,6 +156,65 @@ def end_s(view: View, state: Any, node: int) -> float:
 
 
 @inlined
+def idle_from(view: View, state: Any, node: int) -> float:
+    """Return when a node is predicted to have nothing left to do."""
+    stages = view.memory_bytes.shape[1]
+    youngest = int(state[node_at(node) + YOUNGEST])
+    moment = -inf
+    for s in range(stages):
+        at = gpu_at(view, node, s)
+        if not isnan(state[at + FORWARD_END]):
+            moment = max(moment, state[at + FORWARD_END] + state[at + DRIFT])
+        if youngest >= 0:
+            owed = slot_at(view, youngest) + SLOT_COLUMNS + 2 * stages + s
+            moment = max(moment, state[owed] + state[at + DRIFT])
+    return moment
+
+
+@inlined
+def next_response(
+    view: View, state: Any, node: int, seconds: float, now_s: float, behind: int
+) -> float:
+    """Predict the response of a request that comes now and takes `seconds` on every stage.
+
+    Parameters
+    ----------
+    behind : int
+        A task that it comes behind, as it was predicted last for this node; −1 for none.
+
+    Returns
+    -------
+    float
+        Seconds until its last forward ends; hops are left out.
+    """
+    stages = view.memory_bytes.shape[1]
+    ready = now_s
+    for s in range(stages):
+        at = gpu_at(view, node, s)
+        drift = state[at + DRIFT]
+        if behind >= 0:
+            ready = max(ready, state[at + END])
+        elif not isnan(state[at + FORWARD_END]):
+            ready = max(ready, state[at + FORWARD_END] + drift)
+        slot = int(state[at + NEXT_OWED])
+        while slot >= 0:
+            owed = slot_at(view, slot)
+            if ready + seconds <= state[owed + SLOT_COLUMNS + stages + s] + drift:
+                break
+            ready = max(ready, state[owed + SLOT_COLUMNS + 2 * stages + s] + drift)
+            slot = int(state[owed + BEHIND])
+        if (
+            slot < 0
+            and behind >= 0
+            and view.training[behind]
+            and ready + seconds > state[at + BEGIN]
+        ):
+            ready = max(ready, state[at + FINISH])
+        ready += seconds
+    return ready - now_s
+
+
+@inlined
 def skip_past(view: View, state: Any, node: int, stage: int) -> None:
     """Pass over owed backwards that end before the stage's last forward does."""
     stages = view.memory_bytes.shape[1]
@@ -160,8 +234,8 @@ def place(view: View, state: Any, node: int, task: int, release_s: float) -> Non
     stages, tasks = view.memory_bytes.shape[1], view.training.size
     column = node_at(node)
     listed = tasks_at(view)
-    taken = int(state[1])
-    state[1] = taken + 1
+    taken = int(state[TAKEN])
+    state[TAKEN] = taken + 1
     slot = int(state[listed + tasks + taken])
     state[listed + task] = slot
     own = slot_at(view, slot)
@@ -216,8 +290,8 @@ def leave(view: View, state: Any, node: int, task: int) -> None:
             state[column + YOUNGEST] = ahead
         for s in range(stages):
             skip_past(view, state, node, s)
-    taken = int(state[1]) - 1
-    state[1] = taken
+    taken = int(state[TAKEN]) - 1
+    state[TAKEN] = taken
     state[listed + tasks + taken] = slot
 
 
@@ -240,3 +314,33 @@ def ended(
     done = phase == FORWARD and stage == stages - 1 and not view.training[task]
     if done or (phase == BACKWARD and stage == 0):
         leave(view, state, node, task)
+
+
+@inlined
+def follow(
+    kind: int, time_s: float, task: int, node: int, phase: int, stage: int, view: View, state: Any
+) -> None:
+    """Take a placement, an end or a drop into the books."""
+    if kind == SEES_ASSIGN:
+        predict(view, state, node, task, time_s)
+        place(view, state, node, task, time_s)
+    elif kind == SEES_DROP:
+        leave(view, state, node, task)
+    else:
+        ended(view, state, node, task, phase, stage, time_s)
+
+
+def keep(
+    kind: int,
+    time_s: float,
+    task: int,
+    node: int,
+    phase: int,
+    stage: int,
+    memory_bytes: float,
+    view: View,
+    state: Any,
+) -> int:
+    """Keep the forecast and nothing else."""
+    follow(kind, time_s, task, node, phase, stage, view, state)
+    return 0

@@ -23,33 +23,21 @@ from lemix_opt.instance import Instance
 from lemix_opt.schedule import FORWARD
 from solvers.online.forecast import (
     LAST_RELEASE,
+    NODE_OWN,
+    OWN,
     end_s,
-    ended,
+    fits,
+    follow,
     fresh,
-    leave,
     node_at,
-    place,
     predict,
 )
 
 READINGS = ("consolidate", "inverse_idleness", "subtraction")
 CONSOLIDATE, INVERSE_IDLENESS, SUBTRACTION = range(len(READINGS))
-# Header of the state; 0 belongs to deferrals and 1 counts open tasks.
-READING, ALPHA, BETA, EPSILON, SLACK, SLO, PRIORITIZES, OPEN, SCORED, SCORED_S = range(2, 12)
+READING, ALPHA, BETA, EPSILON, SLACK, SLO, PRIORITIZES, OPEN = range(OWN, OWN + 8)
 # Columns per node beside those of the forecast: Welford's statistics of the lengths placed there.
-COUNT, MEAN, SQUARES = 3, 4, 5
-FIT_SLACK_BYTES = 1e-3
-
-
-@inlined
-def fits(view: View, node: int, task: int) -> bool:
-    """Whether a task fits alone on a node, as predicted."""
-    kind = view.node_class[node]
-    for s in range(view.memory_bytes.shape[1]):
-        room = view.capacity_bytes[node, s] - view.resident_bytes[node, s]
-        if view.held_bytes[kind, task, s] > room + FIT_SLACK_BYTES:
-            return False
-    return True
+COUNT, MEAN, SQUARES = range(NODE_OWN, NODE_OWN + 3)
 
 
 @inlined
@@ -119,7 +107,6 @@ class Lemix(CompiledPolicy):
         state[SLACK] = self.slack
         state[SLO] = inf if unit is None or np.isnan(unit) else self.slo_units * unit
         state[PRIORITIZES] = self.prioritization
-        state[SCORED] = NONE
         return state
 
     @staticmethod
@@ -128,7 +115,6 @@ class Lemix(CompiledPolicy):
         nodes, stages = view.memory_bytes.shape
         reading = int(state[READING])
         slo_s = slo_of(view, state, task)
-        state[SCORED], state[SCORED_S] = task, now_s
         best, best_score, best_response = NONE, -inf, inf
         for node in range(nodes):
             if not fits(view, node, task):
@@ -169,23 +155,14 @@ class Lemix(CompiledPolicy):
     ) -> int:
         """Commit placements and correct predictions by what has ended."""
         serves = not view.training[task]
+        follow(kind, time_s, task, node, phase, stage, view, state)
         if kind == SEES_ASSIGN:
-            # `consolidate` stops at the node it takes; others may be forced on nodes not scored.
-            if state[SCORED] != task or state[SCORED_S] != time_s or state[READING] == CONSOLIDATE:
-                predict(view, state, node, task, time_s)
-            state[SCORED] = NONE
-            place(view, state, node, task, time_s)
             at = node_at(node)
             state[at + COUNT] += 1
             delta = view.prompt_tokens[task] - state[at + MEAN]
             state[at + MEAN] += delta / state[at + COUNT]
             state[at + SQUARES] += delta * (view.prompt_tokens[task] - state[at + MEAN])
             state[OPEN] += serves
-        elif kind == SEES_DROP:
-            leave(view, state, node, task)
+        elif kind == SEES_DROP or (phase == FORWARD and stage == view.memory_bytes.shape[1] - 1):
             state[OPEN] -= serves
-        else:
-            ended(view, state, node, task, phase, stage, time_s)
-            if serves and phase == FORWARD and stage == view.memory_bytes.shape[1] - 1:
-                state[OPEN] -= 1
         return 0
