@@ -69,7 +69,8 @@ def compare(
     study : Study or Problem
         What to compare on.
     policies : sequence of str
-        Names in the registry.
+        Names in the registry; one that ends in "+" is kept to the first nodes, as many as ``lemix``
+        used on the whole stretch (`experiments.kept`).
     exact : ExactSettings, optional
         The exact solver; without it windows are not run.
     window : int, default 16
@@ -84,30 +85,28 @@ def compare(
     UnknownNameError
         For an unknown policy or solver, before anything runs.
     """
-    from solvers.registry import POLICIES as KNOWN
+    from experiments.kept import COUNTED_FROM, check_names, in_order
     from solvers.registry import SOLVERS
 
-    for name in policies:
-        if name not in KNOWN:
-            raise unknown("policy", name, KNOWN.names())
+    check_names(policies)
     if exact is not None and exact.solver not in SOLVERS:
         raise unknown("solver", exact.solver, SOLVERS.names())
     window = whole("window", window, minimum=1)
     problem = study if isinstance(study, Problem) else build(study)
     seed = problem.seed
     report = progress or (lambda what, done, total: None)
-    rows, times, schedules = [], [], {}
-    for i, name in enumerate(policies):
+    rows, times, found, used = {}, {}, {}, None
+    for i, name in enumerate(in_order(policies)):
         report("policies on the whole run", i, len(policies))
-        row, took, schedules[name] = _whole(problem, name, seed)
-        rows.append(row)
-        times.append(took)
+        rows[name], times[name], found[name] = _whole(problem, name, used, seed)
+        if name == COUNTED_FROM:
+            used = rows[name]["nodes_used"]
     report("policies on the whole run", len(policies), len(policies))
     outcomes: list[WindowOutcome] = []
     if exact is not None:
         parts = cut(problem.trace, window)
         calls = [
-            (i, part, problem.objective, tuple(policies), exact, seed)
+            (i, part, problem.objective, tuple(policies), used, exact, seed)
             for i, part in enumerate(parts)
         ]
         for done, outcome in enumerate(_spread(calls, jobs), 1):
@@ -115,11 +114,11 @@ def compare(
             report("windows with the exact solver", done, len(parts))
     return Comparison(
         problem,
-        tuple(rows),
+        tuple(rows[name] for name in policies),
         tuple(row for o in outcomes for row in o.rows),
         tuple(_summary(outcomes, problem)),
-        (*times, *(t for o in outcomes for t in o.times)),
-        schedules,
+        (*(times[name] for name in policies), *(t for o in outcomes for t in o.times)),
+        {name: found[name] for name in policies},
         outcomes[0] if outcomes else None,
     )
 
@@ -134,12 +133,12 @@ def _spread(calls: list[Any], jobs: int) -> Any:
 
 
 def _whole(
-    problem: Problem, name: str, seed: int
+    problem: Problem, name: str, used: int | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any], Schedule]:
-    from solvers.registry import POLICIES as KNOWN
+    from experiments.kept import create
 
     trace = problem.trace
-    timed = TimedPolicy(KNOWN.create(name))
+    timed = TimedPolicy(create(name, used))
     outcome = replay(trace, timed, seed=seed)
     broken = validate(trace.instance.with_costs(trace.actual), outcome.schedule)
     value = objective_value(trace.instance, outcome.schedule, problem.objective)

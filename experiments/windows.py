@@ -73,29 +73,30 @@ def run_window(
     trace: Trace,
     objective: Objective,
     policies: tuple[str, ...],
+    used: int | None,
     exact: ExactSettings,
     seed: int,
 ) -> WindowOutcome:
     """Run every policy and the exact solver on one window, from an empty cluster.
 
     Objectives and bounds are on predicted costs, which policies and solver both believe; responses
-    are those of a replay on actual costs.
+    are those of a replay on actual costs. "+" variants are kept to the first `used` nodes.
     """
+    from experiments.kept import create
     from solvers import solve
-    from solvers.registry import POLICIES
 
     instance = trace.instance
     inference = instance.workload.is_inference
     rows, times, responses, schedules = [], [], {}, {}
     best: tuple[float, Schedule] | None = None
     for name in policies:
-        timed = TimedPolicy(POLICIES.create(name))
+        timed = TimedPolicy(create(name, used))
         plan = simulate(instance, timed, seed=seed)
         valid = not validate(instance, plan)
         value = float(np.sum(objective_value(instance, plan, objective)))
         if valid and np.isfinite(value) and (best is None or value < best[0]):
             best = (value, plan)
-        done = replay(trace, POLICIES.create(name), seed=seed)
+        done = replay(trace, create(name, used), seed=seed)
         rows.append(_row(number, name, trace, objective, plan, done, value, valid))
         times.append(
             {"window": number, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
