@@ -19,7 +19,18 @@ READERS: Registry[Table] = Registry(
     "lemix_opt.readers",
     {
         name: f"instances.readers:read_{name}"
-        for name in ("azure", "fms", "hh_rlhf", "mpt", "muxserve", "sailor", "splitwise", "vtrain")
+        for name in (
+            "azure",
+            "fms",
+            "gavel_isolated",
+            "gavel_pairs",
+            "hh_rlhf",
+            "mpt",
+            "muxserve",
+            "sailor",
+            "splitwise",
+            "vtrain",
+        )
     },
 )
 Source = str | os.PathLike[str]
@@ -96,3 +107,18 @@ def read_sailor(path: Source) -> Table:
 def read_hh_rlhf(path: Source) -> Table:
     """Read query and reference lengths of the hh-rlhf test split; it has no code for missing."""
     return read_csv(path, "hh_rlhf_test_lengths", schemas.HH_RLHF, "Anthropic hh-rlhf, MIT")
+
+
+def read_gavel_isolated(path: Source) -> Table:
+    """Read Gavel's training jobs alone on a GPU, steps per second; 0 means it does not fit."""
+    source = "stanford-futuredata/gavel, MIT"
+    return read_csv(path, "gavel_isolated", schemas.GAVEL_ISOLATED, source)
+
+
+def read_gavel_pairs(path: Source) -> Table:
+    """Read Gavel's pairs of training jobs on one GPU; 0 means that the pair does not fit.
+
+    `rel1` and `rel2` are the rates together over those alone; empty where the job alone does not
+    fit. Every pair of different jobs is there twice, in both orders.
+    """
+    return read_csv(path, "gavel_pairs", schemas.GAVEL_PAIRS, "stanford-futuredata/gavel, MIT")

@@ -100,3 +100,17 @@ HH_RLHF = (
     Column("reference_chars", "int", "characters"),
     Column("reference_words", "int", "words"),
 )
+_DOES_NOT_FIT = ("0", "0.0")
+GAVEL_ISOLATED = (
+    *_text("gpu", "job"),
+    *_counts("n_gpus", unit="GPUs"),
+    *_measured("steps_per_s", unit="steps/s", missing=_DOES_NOT_FIT),
+)
+GAVEL_PAIRS = (
+    *_text("gpu", "job1"),
+    *_counts("n_gpus1", unit="GPUs"),
+    *_text("job2"),
+    *_counts("n_gpus2", unit="GPUs"),
+    *_measured("steps_per_s1", "steps_per_s2", unit="steps/s", missing=_DOES_NOT_FIT),
+    *_measured("rel1", "rel2", unit="", missing=(*_DOES_NOT_FIT, *_EMPTY)),
+)

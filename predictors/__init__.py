@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from predictors.measured import MeasuredTimes
     from predictors.memory import MemoryModel
     from predictors.saving import load_model, save_model
+    from predictors.sharing import load_pair_slowdown, load_share_slowdown, scaled_costs
     from predictors.time_models import (
         AnalyticTimeModel,
         BoostedTimeModel,
@@ -30,7 +31,10 @@ _PLACES = {
     "load_calibration": "calibration",
     "estimate_costs": "estimate",
     "load_model": "saving",
+    "load_pair_slowdown": "sharing",
+    "load_share_slowdown": "sharing",
     "save_model": "saving",
+    "scaled_costs": "sharing",
 }
 
 __all__ = [
@@ -43,7 +47,10 @@ __all__ = [
     "estimate_costs",
     "load_calibration",
     "load_model",
+    "load_pair_slowdown",
+    "load_share_slowdown",
     "save_model",
+    "scaled_costs",
 ]
 
 __getattr__ = later(__name__, _PLACES)

@@ -98,7 +98,7 @@ def test_names_are_checked(cache: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'azure_llm_2023_conv'"):
         load("azure_llm_2023_cov")
     with pytest.raises(UnsupportedError, match="no reader yet"):
-        load("gavel_pairs")
+        load("a100_ddp_training_rank0")
 
 
 def test_every_entry_is_complete() -> None:
