@@ -44,9 +44,12 @@ class Instance:
         When the next training task is released: after the previous one's first-stage forward
         (A-PP), after its last backward (S-PP), or at its own time.
     pipeline : {"plain", "gpipe", "1f1b"}, default "plain"
-        Order of micro-batches within a training task.
+        Order of micro-batches within a training task: under ``"gpipe"`` its backwards begin when
+        all of its forwards have ended on the last stage, under ``"1f1b"`` each right after its
+        own, with at most S − s of them between forward and backward on stage s.
     micro_batches : int, default 1
-        Micro-batches per training task.
+        Micro-batches per training task; its seconds and held bytes divide by their number, hops
+        do not.
     gpu_order : {"reserve", "backward_first", "fifo", "task_id"}, default "reserve"
         Which ready operation a GPU takes next.
     gpu_sharing : {"exclusive", "reference_threads"}, default "exclusive"
@@ -134,7 +137,8 @@ class Instance:
         homeless = np.flatnonzero(~fits.any(axis=1))
         if homeless.size:
             task = int(homeless[0])
-            need = self.costs.held_bytes[self.cluster.node_class, task] + self.resident_bytes
+            held = self.peak_bytes(self.costs)[self.cluster.node_class, task]
+            need = held + self.resident_bytes
             over = need - self.capacity_bytes
             node = int(np.argmin(over.max(axis=1)))
             stage = int(np.argmax(over[node]))
@@ -178,10 +182,28 @@ class Instance:
         """Resident bytes of every GPU, shape (N, S)."""
         return self.costs.resident_bytes[self.cluster.node_class]
 
+    @property
+    def shares(self) -> IntArray:
+        """Micro-batches of one training task that a stage holds at most, shape (S,).
+
+        All of them under GPipe; under 1F1B as many as a stage warms up with, S − s.
+        """
+        stages = np.arange(self.cluster.stages)
+        if self.pipeline == "1f1b":
+            return np.minimum(self.micro_batches, self.cluster.stages - stages)
+        return np.full_like(stages, self.micro_batches)
+
+    def peak_bytes(self, costs: Costs) -> FloatArray:
+        """Return the most bytes a task holds at once on a stage under some costs, (K, T, S)."""
+        if self.micro_batches == 1:
+            return costs.held_bytes
+        share = np.where(self.workload.is_training[:, None], self.shares / self.micro_batches, 1.0)
+        return np.asarray(costs.held_bytes * share)
+
     def fits(self) -> BoolArray:
         """Whether a task fits alone on a node, shape (T, N)."""
         room = self.capacity_bytes - self.resident_bytes
-        held = self.costs.held_bytes[self.cluster.node_class]
+        held = self.peak_bytes(self.costs)[self.cluster.node_class]
         return np.asarray((held <= room[:, None, :]).all(axis=2).T)
 
     def with_costs(self, costs: Costs) -> Instance:

@@ -38,6 +38,9 @@ class Defer(NamedTuple):
 class Event(NamedTuple):
     """Something a policy may observe.
 
+    The micro-batches of a task's forward or backward on a stage count as one: it starts with the
+    first of them and ends with the last.
+
     Parameters
     ----------
     kind : {"assign", "start", "end", "drop"}

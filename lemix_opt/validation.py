@@ -20,7 +20,7 @@ TOLERANCE_S = 1e-9
 TOLERANCE_BYTES = 1e-3
 """Bytes that floating-point sums of gigabytes may be off."""
 
-_Key = tuple[int, int, int]
+_Key = tuple[int, int, int, int]
 _Span = tuple[float, float]
 
 
@@ -76,29 +76,31 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     check.releases()
     check.gpus()
     check.memory()
+    if instance.pipeline == "1f1b":
+        check.warm_up()
     if instance.fifo:
         check.one_order()
     check.syncs()
     return sorted(check.found, key=lambda v: (v.time_s, v.task, v.stage, v.rule))
 
 
-def _wanted(instance: Instance, task: int, node: int) -> list[tuple[int, int]]:
+def _wanted(instance: Instance, task: int, node: int) -> list[tuple[int, int, int]]:
     stages = range(instance.cluster.stages)
-    keys = [(FORWARD, s) for s in stages]
-    if instance.workload.is_training[task]:
-        update = instance.costs.update_s[instance.cluster.node_class[node]]
-        keys += [(BACKWARD, s) for s in stages]
-        keys += [(UPDATE, s) for s in stages if update[s] > 0]
-    return keys
+    if not instance.workload.is_training[task]:
+        return [(FORWARD, s, 0) for s in stages]
+    parts = range(instance.micro_batches)
+    update = instance.costs.update_s[instance.cluster.node_class[node]]
+    keys = [(phase, s, m) for phase in (FORWARD, BACKWARD) for s in stages for m in parts]
+    return keys + [(UPDATE, s, 0) for s in stages if update[s] > 0]
 
 
 def _structure(instance: Instance, schedule: Schedule) -> list[Violation]:
     found = []
     rows = schedule.operations
-    counts: dict[int, dict[tuple[int, int], int]] = defaultdict(lambda: defaultdict(int))
+    counts: dict[int, dict[tuple[int, int, int], int]] = defaultdict(lambda: defaultdict(int))
     for r in np.flatnonzero(rows.phase != SYNC).tolist():
         task, stage, node = int(rows.task[r]), int(rows.stage[r]), int(rows.node[r])
-        counts[task][int(rows.phase[r]), stage] += 1
+        counts[task][int(rows.phase[r]), stage, int(rows.micro_batch[r])] += 1
         if node != schedule.node[task]:
             text = f"task {task} runs stage {stage} on node {node}, not on {schedule.node[task]}"
             found.append(Violation("one_node", text, task, stage, node, float(rows.start_s[r])))
@@ -112,15 +114,19 @@ def _structure(instance: Instance, schedule: Schedule) -> list[Violation]:
             found.append(Violation("node_range", text, task, node=node))
             continue
         wanted = _wanted(instance, task, node)
-        for phase, stage in wanted:
-            times = counts[task][phase, stage]
+        for phase, stage, part in wanted:
+            times = counts[task][phase, stage, part]
             if times != 1:
                 text = f"task {task} has {times} {PHASES[phase]} operations on stage {stage}, not 1"
-                found.append(Violation("operations", text, task, stage, node))
-        for phase, stage in set(counts[task]) - set(wanted):
+                found.append(Violation("operations", text + _of(part), task, stage, node))
+        for phase, stage, part in sorted(set(counts[task]) - set(wanted)):
             text = f"task {task} has a {PHASES[phase]} on stage {stage} that does not belong to it"
-            found.append(Violation("operations", text, task, stage, node))
+            found.append(Violation("operations", text + _of(part), task, stage, node))
     return sorted(found, key=lambda v: (v.task, v.stage, v.rule))
+
+
+def _of(part: int) -> str:
+    return f" (micro-batch {part})" if part else ""
 
 
 class _Check:
@@ -129,12 +135,15 @@ class _Check:
         self.schedule = schedule
         self.found: list[Violation] = []
         o = schedule.operations
-        columns = (o.task, o.phase, o.stage, o.start_s, o.end_s)
+        columns = (o.task, o.phase, o.stage, o.micro_batch, o.start_s, o.end_s)
         spans = {
-            (t, p, s): (b, e) for t, p, s, b, e in zip(*(c.tolist() for c in columns), strict=True)
+            (t, p, s, m): (b, e)
+            for t, p, s, m, b, e in zip(*(c.tolist() for c in columns), strict=True)
         }
         self.span: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] != SYNC}
         self.sync: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] == SYNC}
+        training = instance.workload.is_training.tolist()
+        self.parts = [instance.micro_batches if trains else 1 for trains in training]
         self.kind = [int(instance.cluster.node_class[n]) for n in schedule.node]
         self.last = instance.cluster.stages - 1
 
@@ -144,34 +153,42 @@ class _Check:
 
     def durations(self) -> None:
         costs = self.instance.costs
-        for (task, phase, stage), (start, end) in self.span.items():
+        for (task, phase, stage, part), (start, end) in self.span.items():
             k = self.kind[task]
-            wanted = (
-                costs.update_s[k, stage]
-                if phase == UPDATE
-                else (costs.forward_s if phase == FORWARD else costs.backward_s)[k, task, stage]
-            )
+            if phase == UPDATE:
+                wanted = costs.update_s[k, stage]
+            else:
+                whole = costs.forward_s if phase == FORWARD else costs.backward_s
+                wanted = whole[k, task, stage] / self.parts[task]
             if abs(end - start - wanted) > TOLERANCE_S:
-                text = f"{PHASES[phase]} of task {task} on stage {stage} takes {end - start:.9g} s"
-                self.say("duration", f"{text}, expected {wanted:.9g} s", task, stage, start)
+                text = f"{PHASES[phase]} of task {task}{_of(part)} on stage {stage} takes"
+                text += f" {end - start:.9g} s, expected {wanted:.9g} s"
+                self.say("duration", text, task, stage, start)
+
+    def last_end_s(self, task: int, phase: int, stage: int) -> float:
+        """End of the last micro-batch of a task's phase on a stage."""
+        return max(self.span[task, phase, stage, m][1] for m in range(self.parts[task]))
 
     def chains(self) -> None:
-        for (task, phase, stage), (start, _) in self.span.items():
+        flush = self.instance.pipeline == "gpipe"
+        for (task, phase, stage, part), (start, _) in self.span.items():
             hop = self.instance.costs.hop_s[self.kind[task], task]
             if phase == UPDATE:
-                before, wait = (task, BACKWARD, stage), 0.0
+                ready = self.last_end_s(task, BACKWARD, stage)
             elif phase == FORWARD:
                 if stage == 0:
                     continue
-                before, wait = (task, FORWARD, stage - 1), hop[stage - 1]
-            elif stage == self.last:
-                before, wait = (task, FORWARD, stage), 0.0
+                ready = self.span[task, FORWARD, stage - 1, part][1] + hop[stage - 1]
+            elif stage < self.last:
+                ready = self.span[task, BACKWARD, stage + 1, part][1] + hop[stage]
+            elif flush:
+                ready = self.last_end_s(task, FORWARD, stage)
             else:
-                before, wait = (task, BACKWARD, stage + 1), hop[stage]
-            ready = self.span[before][1] + wait
+                ready = self.span[task, FORWARD, stage, part][1]
             late = phase == UPDATE and start > ready + TOLERANCE_S
             if start < ready - TOLERANCE_S or late:
-                text = f"{PHASES[phase]} of task {task} on stage {stage} starts at {start:.9g} s"
+                text = f"{PHASES[phase]} of task {task}{_of(part)} on stage {stage}"
+                text += f" starts at {start:.9g} s"
                 rule = "update" if phase == UPDATE else "precedence"
                 order = "exactly" if phase == UPDATE else "at least"
                 self.say(rule, f"{text}, expected {order} {ready:.9g} s", task, stage, start)
@@ -185,10 +202,10 @@ class _Check:
             due = float(own[task])
             if training[task] and mode != "open":
                 if previous is not None:
-                    event = (previous, FORWARD if mode == "async" else BACKWARD, 0)
-                    due = max(due, self.span[event][1])
+                    event = FORWARD if mode == "async" else BACKWARD
+                    due = max(due, self.last_end_s(previous, event, 0))
                 previous = task
-            start = self.span[task, FORWARD, 0][0]
+            start = min(self.span[task, FORWARD, 0, m][0] for m in range(self.parts[task]))
             if start < due - TOLERANCE_S:
                 text = f"task {task} starts at {start:.9g} s, before its release at {due:.9g} s"
                 self.say("release", text, task, 0, start)
@@ -199,7 +216,7 @@ class _Check:
 
     def gpus(self) -> None:
         queues: dict[tuple[int, int], list[tuple[float, float, int, int]]] = defaultdict(list)
-        for (task, phase, stage), (start, end) in (self.span | self.sync).items():
+        for (task, phase, stage, _), (start, end) in (self.span | self.sync).items():
             queues[int(self.schedule.node[task]), stage].append((start, end, task, phase))
         for (node, stage), entries in queues.items():
             entries.sort()
@@ -219,11 +236,12 @@ class _Check:
         """Sum what is held from start to end; what ends within the tolerance is freed first."""
         changes: dict[tuple[int, int], list[tuple[float, int, float, int]]] = defaultdict(list)
         training = self.instance.workload.is_training
-        for (task, phase, stage), (start, end) in self.span.items():
+        for (task, phase, stage, part), (start, end) in self.span.items():
             if phase != FORWARD:
                 continue
             held = float(self.instance.costs.held_bytes[self.kind[task], task, stage])
-            until = self.span[task, BACKWARD, stage][1] if training[task] else end
+            held /= self.parts[task]
+            until = self.span[task, BACKWARD, stage, part][1] if training[task] else end
             place = (int(self.schedule.node[task]), stage)
             changes[place].append((start, 1, held, task))
             changes[place].append((until - TOLERANCE_S, 0, -held, task))
@@ -249,12 +267,12 @@ class _Check:
         if rule is not None:
             training = self.instance.workload.is_training
             ends = sorted(
-                (max(e for (t, _, _), (_, e) in self.span.items() if t == task), task)
+                (max(e for (t, _, _, _), (_, e) in self.span.items() if t == task), task)
                 for task in np.flatnonzero(training).tolist()
                 if int(self.schedule.node[task]) not in rule.serving
             )
             due = {t: (e, t) for e, t in ends[rule.every - 1 :: rule.every]}
-        for (task, _, stage), (start, end) in self.sync.items():
+        for (task, _, stage, _), (start, end) in self.sync.items():
             if task not in due or rule is None:
                 text = f"task {task} sends weights, which it does not set off"
                 self.say("sync", text, task, stage, start)
@@ -270,18 +288,37 @@ class _Check:
             node = self.schedule.node[task]
             if not any(
                 start >= time_s - TOLERANCE_S and self.schedule.node[t] == node
-                for (t, _, _), (start, _) in self.sync.items()
+                for (t, _, _, _), (start, _) in self.sync.items()
             ):
                 text = f"node {node} does not send weights after task {task}"
                 self.say("sync", text, task, self.last, time_s)
 
+    def warm_up(self) -> None:
+        """1F1B: at most S − s micro-batches of a task between forward and backward on stage s."""
+        for task, parts in enumerate(self.parts):
+            if not self.instance.workload.is_training[task]:
+                continue
+            for stage in range(self.last + 1):
+                spans = [
+                    (self.span[task, FORWARD, stage, m][0], self.span[task, BACKWARD, stage, m][1])
+                    for m in range(parts)
+                ]
+                limit = self.last + 1 - stage
+                for start, _ in spans:
+                    count = sum(b <= start + TOLERANCE_S < e for b, e in spans)
+                    if count > limit:
+                        text = f"task {task} has {count} micro-batches under way on stage {stage}"
+                        self.say("warm_up", f"{text}, expected {limit}", task, stage, start)
+                        break
+
     def one_order(self) -> None:
         for node in range(self.instance.cluster.nodes):
-            tasks = [t for t in range(self.instance.tasks) if self.schedule.node[t] == node]
-            order = sorted(tasks, key=lambda t: self.span[t, FORWARD, 0][0])
+            here = [t for t in range(self.instance.tasks) if self.schedule.node[t] == node]
+            items = [(t, m) for t in here for m in range(self.parts[t])]
+            order = sorted(items, key=lambda i: self.span[i[0], FORWARD, 0, i[1]][0])
             for stage in range(1, self.last + 1):
-                for ahead, task in pairwise(order):
-                    start = self.span[task, FORWARD, stage][0]
-                    if start < self.span[ahead, FORWARD, stage][0] - TOLERANCE_S:
+                for (ahead, one), (task, other) in pairwise(order):
+                    start = self.span[task, FORWARD, stage, other][0]
+                    if start < self.span[ahead, FORWARD, stage, one][0] - TOLERANCE_S:
                         text = f"task {task} overtakes task {ahead} on stage {stage}"
                         self.say("fifo", text, task, stage, start)

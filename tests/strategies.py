@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lemix_opt import Cluster, Costs, Instance, Workload
-from lemix_opt.instance import GPU_ORDERS, RELEASE_MODES
+from lemix_opt.instance import GPU_ORDERS, PIPELINES, RELEASE_MODES
 from lemix_opt.weight_sync import WeightSync
 
 
@@ -50,6 +50,10 @@ def instances(draw: st.DrawFn, max_tasks: int = 8, beyond: bool = False, **fixed
         rules["weight_sync"] = WeightSync(
             draw(st.integers(1, 3)), float(rng.integers(1, 5)), serving
         )
+    if beyond:
+        rules.setdefault("pipeline", draw(st.sampled_from(PIPELINES)))
+        if rules["pipeline"] != "plain":
+            rules["micro_batches"] = draw(st.integers(1, 4))
     workload = Workload(kind, np.sort(rng.integers(0, 12, tasks)), 1, rng.integers(1, 9, tasks))
     cluster = Cluster(nodes, stages, 6.0, rng.permutation(np.arange(nodes) % classes))
     return Instance(cluster, workload, costs, **rules)

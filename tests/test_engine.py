@@ -184,5 +184,5 @@ def test_answers_that_cannot_be_done_are_errors() -> None:
 
 
 def test_rules_that_are_not_executed_say_so() -> None:
-    with pytest.raises(UnsupportedError, match="gpipe"):
-        run(build([0], [0.0], pipeline="gpipe", micro_batches=2))
+    with pytest.raises(UnsupportedError, match="reference_threads"):
+        run(build([0], [0.0], gpu_sharing="reference_threads"))

@@ -77,7 +77,7 @@ def explain(fast: Schedule, slow: Schedule, instance: Instance) -> str:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(instances(max_tasks=9, beyond=True), st.integers(0, 10**6), st.booleans())
 def test_agrees_with_the_slow_engine_event_by_event(
     instance: Instance, seed: int, surprised: bool

@@ -21,7 +21,8 @@ NONE = -1
 class Truth(NamedTuple):
     """Costs that really happen, by node class; resident bytes by node and stage.
 
-    `sync_s` holds the seconds of a weight synchronisation by sending node, 0 where none is sent.
+    `held_bytes` is the most a task holds at once (`Instance.peak_bytes`). `sync_s` holds the
+    seconds of a weight synchronisation by sending node, 0 where none is sent.
     """
 
     forward_s: npt.NDArray[np.float64]
@@ -53,6 +54,9 @@ class Books(NamedTuple):
 
     An item is one micro-batch of one task; `ready_s`, `after` and `before` hold the queue it
     waits in, `place` its phase and stage and `begun_s` when that operation starts (NaN: waiting).
+    Only with micro-batches: `begun_parts` counts forwards begun and `ended_parts` backwards ended
+    by task and stage, `hops` the items on their way between GPUs of a node, and `clock_s` is
+    scratch room by stage.
     """
 
     start_s: npt.NDArray[np.float64]
@@ -92,6 +96,10 @@ class Books(NamedTuple):
     owes: npt.NDArray[np.int64]
     touched: npt.NDArray[np.int64]
     is_touched: npt.NDArray[np.uint8]
+    begun_parts: npt.NDArray[np.int32]
+    ended_parts: npt.NDArray[np.int32]
+    clock_s: npt.NDArray[np.float64]
+    hops: npt.NDArray[np.int64]
 
 
 def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
@@ -145,6 +153,10 @@ BOOKS_T = types.NamedTuple(
             (_I8, 1),
             (_I8, 1),
             (_U1, 1),
+            (_I4, 1),
+            (_I4, 1),
+            (_F8, 1),
+            (_I8, 1),
         )
     ),
     Books,
@@ -158,7 +170,7 @@ def truth_of(instance: Instance, costs: Costs) -> Truth:
     return Truth(
         fixed(costs.forward_s, np.float64),
         fixed(costs.backward_s, np.float64),
-        fixed(costs.held_bytes, np.float64),
+        fixed(instance.peak_bytes(costs), np.float64),
         fixed(costs.hop_s, np.float64),
         fixed(costs.update_s, np.float64),
         fixed(costs.resident_bytes[instance.cluster.node_class], np.float64),

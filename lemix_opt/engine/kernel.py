@@ -12,6 +12,7 @@ from numba import types
 from lemix_opt.engine.books import (
     ASYNC,
     BOOKS_T,
+    GPIPE,
     RULES_T,
     STATE_T,
     TRUTH_T,
@@ -35,7 +36,7 @@ from lemix_opt.engine.codes import (
     TOLD_FULL,
 )
 from lemix_opt.engine.jit import compiled
-from lemix_opt.engine.pick import task_of
+from lemix_opt.engine.parts import end_part, task_of
 from lemix_opt.engine.queues import (
     ITEM_SHIFT,
     PHASE_SHIFT,
@@ -53,6 +54,7 @@ from lemix_opt.engine.queues import (
 )
 from lemix_opt.engine.steps import (
     dispatch,
+    drop_parts,
     fits_alone,
     forget,
     free,
@@ -174,9 +176,16 @@ def run(
                 touches = touch(touched, is_touched, touches, node)
                 if phase == SYNC:
                     continue
-                if phase == BACKWARD or (phase == FORWARD and not trains):
+                parted = M > 1 and trains
+                last_part = True
+                if parted and phase != UPDATE:
+                    if books.end_state[task] == DROPPED:
+                        free(view, truth, books, rules, task, node, stage)
+                        continue
+                    last_part = end_part(view, truth, books, rules, task, node, phase, stage)
+                elif phase == BACKWARD or (phase == FORWARD and not trains):
                     free(view, truth, books, rules, task, node, stage)
-                if watched >> SEES_END & 1:
+                if last_part and watched >> SEES_END & 1:
                     observe(
                         SEES_END, now, task, node, phase, stage, books.used_bytes[gpu], view, state
                     )
@@ -184,18 +193,21 @@ def run(
                 to_phase, to_stage, hop = -1, 0, 0.0
                 freed = -1
                 if phase == FORWARD:
-                    if stage == 0 and rules.release_mode == ASYNC and trains:
+                    if stage == 0 and rules.release_mode == ASYNC and trains and last_part:
                         freed = task
                     if stage < last_stage:
                         to_phase, to_stage = FORWARD, stage + 1
                         hop = truth.hop_s[kind, task, stage]
-                    elif trains:
+                    elif trains and not (parted and rules.pipeline == GPIPE):
                         to_phase, to_stage = BACKWARD, last_stage
+                    elif trains and last_part:
+                        for sibling in range(task * M, task * M + M):
+                            queue_up(books, rules, sibling, node, BACKWARD, last_stage, now)
                 elif phase == BACKWARD:
                     if stage > 0:
                         to_phase, to_stage = BACKWARD, stage - 1
                         hop = truth.hop_s[kind, task, stage - 1]
-                    else:
+                    elif last_part:
                         freed = task
                 if to_phase >= 0:
                     if hop == 0.0 and (
@@ -207,9 +219,10 @@ def run(
                         books.begun_s[item] = now + hop
                         coming_key = operation_key(RANK_ARRIVE, item, to_phase, to_stage)
                         size = push(times, keys, size, now + hop, coming_key)
+                        books.hops[node] += 1
                 if freed >= 0:
                     size = release_after(view, books, times, keys, size, freed, now)
-                if phase == BACKWARD and truth.update_s[kind, stage] > 0.0:
+                if phase == BACKWARD and last_part and truth.update_s[kind, stage] > 0.0:
                     books.running[gpu] = 1
                     books.wants[gpu] = 0
                     end = now + truth.update_s[kind, stage]
@@ -251,6 +264,7 @@ def run(
             phase = (key >> PHASE_SHIFT) & 3
             stage = key & 0x3FFF
             task = task_of(rules, item)
+            books.hops[books.node[task]] -= 1
             first_item, last_item = item, item
         else:
             if own:
@@ -308,11 +322,12 @@ def run(
             for item in range(first_item, last_item + 1):
                 queue_up(books, rules, item, node, phase, stage, now)
             continue
-        for item in range(first_item, last_item + 1):
-            forget(books, rules, item, node)
         # What earlier stages hold for a training task is free again.
-        if view.training[task]:
-            for s in range(stage):
+        if M > 1 and view.training[task]:
+            drop_parts(view, truth, books, rules, task, node, stage)
+        else:
+            forget(books, rules, first_item, node)
+            for s in range(stage if view.training[task] else 0):
                 free(view, truth, books, rules, task, node, s)
         books.end_state[task] = DROPPED
         talk[3], talk[4], talk[5] = task, stage, node

@@ -15,30 +15,33 @@ from lemix_opt.engine.books import (
     Truth,
 )
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.parts import may_follow, task_of
+from lemix_opt.engine.reserve import fits_before_backwards
 from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD, FORWARD
 
-SLACK_S = 1e-9
-"""Seconds by which a forward may overlap a reservation because of floating-point noise."""
 SLACK_BYTES = 1e-3
 """Bytes by which sums of gigabytes may be off."""
 
 
 @inlined
-def task_of(rules: Rules, item: int) -> int:
-    """Return the task an item is a micro-batch of."""
-    return item if rules.micro_batches == 1 else item // rules.micro_batches
+def begun_here(view: View, books: Books, rules: Rules, item: int, stage: int) -> bool:
+    """Whether another micro-batch of an item's task has begun on a stage."""
+    task = task_of(rules, item)
+    if rules.micro_batches == 1 or not view.training[task]:
+        return False
+    return bool(books.begun_parts[task * rules.stages + stage] > 0)
 
 
 @inlined
-def has_room(
+def may_start(
     view: View, truth: Truth, books: Books, rules: Rules, item: int, node: int, stage: int
 ) -> bool:
     """Whether an item's forward can take its memory beside what is held now."""
     task = task_of(rules, item)
+    if begun_here(view, books, rules, item, stage):
+        return may_follow(books, rules, task * rules.stages + stage, stage)
     held = truth.held_bytes[view.node_class[node], task, stage]
-    if rules.micro_batches > 1 and view.training[task]:
-        held /= rules.micro_batches
     gpu = node * rules.stages + stage
     return books.used_bytes[gpu] + held <= view.capacity_bytes[node, stage] + SLACK_BYTES
 
@@ -49,73 +52,46 @@ def next_forward(
 ) -> int:
     """Return the item whose forward may start on a GPU by order and memory, or NONE."""
     gpu = node * rules.stages + stage
-    if rules.one_order and stage > 0:
-        item = books.due[gpu]
-        if item == NONE or books.place[item] != stage or not isnan(books.begun_s[item]):
-            return NONE
-        return item if has_room(view, truth, books, rules, item, node, stage) else NONE
+    if rules.one_order:
+        item = NONE
+        if stage > 0:
+            item = books.due[gpu]
+            if item == NONE or books.place[item] != stage or not isnan(books.begun_s[item]):
+                return NONE
+        elif rules.micro_batches > 1 and books.turn_last[node] != NONE:
+            # In one order of items, a task among another one's micro-batches could wait for good.
+            last = books.turn_last[node]
+            if view.training[task_of(rules, last)] and (last + 1) % rules.micro_batches:
+                item = last + 1
+        if item != NONE:
+            return item if may_start(view, truth, books, rules, item, node, stage) else NONE
     item = books.head[FORWARD, gpu]
+    held_up = False
     while item != NONE:
-        if has_room(view, truth, books, rules, item, node, stage):
+        passes = not held_up or begun_here(view, books, rules, item, stage)
+        if passes and may_start(view, truth, books, rules, item, node, stage):
             return item
         if rules.one_order or rules.order == ORDER_FIFO:
-            return NONE
+            if rules.micro_batches == 1:
+                return NONE
+            # Micro-batches that hold their memory pass what waits for memory: they free it.
+            held_up = True
         item = books.after[item]
     return NONE
 
 
 @inlined
-def owed_at_s(
-    view: View, books: Books, rules: Rules, item: int, node: int, stage: int, now_s: float
-) -> float:
-    """Predict when an item's backward on a GPU becomes ready if nothing delays it."""
-    stages = rules.stages
-    kind = view.node_class[node]
-    task = task_of(rules, item)
-    share = rules.micro_batches
-    backwards = books.place[item] >= stages
-    at = books.place[item] - stages if backwards else books.place[item]
-    begun = books.begun_s[item]
-    if isnan(begun):
-        begun = max(now_s, books.busy_until_s[node * stages + at])
-    if backwards:
-        time_s = max(now_s, begun + view.backward_s[kind, task, at] / share)
-    else:
-        time_s = max(now_s, begun + view.forward_s[kind, task, at] / share)
-        for s in range(at + 1, stages):
-            time_s += view.hop_s[kind, task, s - 1] + view.forward_s[kind, task, s] / share
-        if stage == stages - 1:
-            return time_s
-        at = stages - 1
-        time_s += view.backward_s[kind, task, at] / share
-    for s in range(at - 1, stage, -1):
-        time_s += view.hop_s[kind, task, s] + view.backward_s[kind, task, s] / share
-    return time_s + view.hop_s[kind, task, stage]
-
-
-@inlined
-def fits_before_backwards(
-    view: View, books: Books, rules: Rules, item: int, node: int, stage: int, now_s: float
-) -> bool:
-    """Whether a forward ends before the next backward owed on its GPU becomes ready."""
-    gpu = node * rules.stages + stage
-    if books.owes[gpu] == 0:
-        return True
-    task = task_of(rules, item)
-    share = rules.micro_batches if view.training[task] else 1
-    end_s = now_s + view.forward_s[view.node_class[node], task, stage] / share
-    for k in range(books.owes[gpu]):
-        ready_s = owed_at_s(view, books, rules, books.owed[gpu, k], node, stage, now_s)
-        if end_s > ready_s + SLACK_S:
-            return False
-    return True
-
-
-@inlined
 def pick(
-    view: View, truth: Truth, books: Books, rules: Rules, node: int, stage: int, now_s: float
+    view: View,
+    truth: Truth,
+    books: Books,
+    rules: Rules,
+    node: int,
+    stage: int,
+    now_s: float,
+    waived: bool,
 ) -> int:
-    """Return what an idle GPU starts now: 2·item + phase, or NONE."""
+    """Return what an idle GPU starts now: 2·item + phase, or NONE; reservations may be waived."""
     backward = books.head[BACKWARD, node * rules.stages + stage]
     if backward != NONE and rules.order in (ORDER_RESERVE, ORDER_BACKWARD_FIRST):
         return 2 * backward + BACKWARD
@@ -129,8 +105,10 @@ def pick(
             first = books.ready_s[backward] <= books.ready_s[forward]
         if first:
             return 2 * backward + BACKWARD
-    if rules.order == ORDER_RESERVE and not fits_before_backwards(
-        view, books, rules, forward, node, stage, now_s
+    if (
+        rules.order == ORDER_RESERVE
+        and not waived
+        and not fits_before_backwards(view, books, rules, forward, node, stage, now_s)
     ):
         return NONE
     return 2 * forward + FORWARD

@@ -29,7 +29,7 @@ from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, Defer, Event, Policy
 from lemix_opt.schedule import UNFINISHED, Schedule
 
-EXECUTED = ("weight_sync",)
+EXECUTED = ("pipeline", "weight_sync")
 """Fields of an instance whose every value is executed."""
 RECORDED = 4096
 """Events kept for a policy in plain Python before they are handed over."""
@@ -216,6 +216,7 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
     work, cluster = instance.workload, instance.cluster
     tasks, gpus = instance.tasks, cluster.nodes * cluster.stages
     items = tasks * instance.micro_batches
+    counted = tasks * cluster.stages if instance.micro_batches > 1 else 0
     events = items + 2 * tasks + 1
     slots = 1 << (gpus - 1).bit_length()
     loop = np.flatnonzero(work.is_training)
@@ -270,6 +271,10 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
         owes=np.zeros(gpus, dtype=np.int64),
         touched=np.empty(cluster.nodes, dtype=np.int64),
         is_touched=np.zeros(cluster.nodes, dtype=np.uint8),
+        begun_parts=np.zeros(counted, dtype=np.int32),
+        ended_parts=np.zeros(counted, dtype=np.int32),
+        clock_s=np.empty(cluster.stages),
+        hops=np.zeros(cluster.nodes, dtype=np.int64),
     )
 
 

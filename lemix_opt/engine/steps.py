@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 from lemix_opt.engine.books import NONE, ORDER_RESERVE, ORDER_TASK_ID, Books, Rules, Truth
 from lemix_opt.engine.codes import SEES_START
 from lemix_opt.engine.jit import inlined
-from lemix_opt.engine.pick import SLACK_BYTES, pick, task_of
+from lemix_opt.engine.parts import free_all, runs_on, task_of
+from lemix_opt.engine.pick import SLACK_BYTES, pick
 from lemix_opt.engine.queues import (
     RANK_DECIDE,
     insert,
@@ -17,6 +18,7 @@ from lemix_opt.engine.queues import (
     remove,
     set_end,
 )
+from lemix_opt.engine.reserve import stands_still
 from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD, FORWARD, SYNC, UPDATE
 
@@ -100,25 +102,34 @@ def touch(touched: Any, is_touched: Any, touches: int, node: int) -> int:
 def free(
     view: View, truth: Truth, books: Books, rules: Rules, task: int, node: int, stage: int
 ) -> None:
-    """Give back what one item of a task holds on a GPU."""
-    gpu = node * rules.stages + stage
-    books.holders[gpu] -= 1
-    if books.holders[gpu] == 0:
-        # Sums of floats drift; an empty GPU holds exactly what is resident.
-        books.used_bytes[gpu] = truth.resident_bytes[node, stage]
-    else:
-        held = truth.held_bytes[view.node_class[node], task, stage]
-        books.used_bytes[gpu] -= held / rules.micro_batches if view.training[task] else held
+    """Give back all that a task holds on a GPU."""
+    held = truth.held_bytes[view.node_class[node], task, stage]
+    free_all(truth, books, rules, node, stage, held)
 
 
 @inlined
 def fits_alone(view: View, truth: Truth, rules: Rules, task: int, node: int, stage: int) -> bool:
     """Whether a task's forward fits on an otherwise empty GPU."""
     held = truth.held_bytes[view.node_class[node], task, stage]
-    if rules.micro_batches > 1 and view.training[task]:
-        held /= rules.micro_batches
     room_bytes = view.capacity_bytes[node, stage] - truth.resident_bytes[node, stage]
     return held <= room_bytes + SLACK_BYTES
+
+
+@inlined
+def drop_parts(
+    view: View, truth: Truth, books: Books, rules: Rules, task: int, node: int, stage: int
+) -> None:
+    """Take a task out whose first forward on a stage fits nowhere, with all its micro-batches."""
+    parts = rules.micro_batches
+    for item in range(task * parts, task * parts + parts):
+        if stage > 0 and isnan(books.begun_s[item]):
+            remove(books, FORWARD, node * rules.stages + books.place[item], item)
+        forget(books, rules, item, node)
+    for s in range(stage):
+        gpu = node * rules.stages + s
+        # A forward that runs keeps its memory until it ends.
+        if not runs_on(books, rules, task, gpu):
+            free(view, truth, books, rules, task, node, s)
 
 
 @inlined
@@ -176,15 +187,20 @@ def dispatch(
 ) -> None:
     """Start on a node's GPUs what may start now."""
     stages, parts = rules.stages, rules.micro_batches
-    # From the last stage down, so that what starts now counts in reservations.
-    for stage in range(stages - 1, -1, -1):
+    # From the last stage down, so that what starts now counts in reservations. Micro-batches may
+    # need a second round, in which one forward starts in spite of them.
+    for step in range(stages if parts == 1 else 2 * stages):
+        waived = step >= stages
+        if step == stages and not stands_still(books, rules, node):
+            return
+        stage = (2 * stages if waived else stages) - 1 - step
         gpu = node * stages + stage
         if not books.wants[gpu]:
             continue
         if rules.sync_every and stage == stages - 1 and books.sync_task[node] != NONE:
             send_weights(view, truth, books, rules, node, now_s)
             continue
-        chosen = pick(view, truth, books, rules, node, stage, now_s)
+        chosen = pick(view, truth, books, rules, node, stage, now_s, waived)
         if chosen == NONE:
             continue
         item, phase = chosen >> 1, chosen & 1
@@ -198,8 +214,17 @@ def dispatch(
         if trains and parts > 1:
             seconds /= parts
         end = now_s + seconds
+        first, last = True, True
+        if trains and parts > 1:
+            at = task * stages + stage
+            if phase == FORWARD:
+                first = books.begun_parts[at] == 0
+                books.begun_parts[at] += 1
+            else:
+                first = books.ended_parts[at] == 0
+                last = books.ended_parts[at] == parts - 1
         busy = end
-        if phase == BACKWARD:
+        if phase == BACKWARD and last:
             busy += truth.update_s[kind, stage]
         remove(books, phase, gpu, item)
         books.running[gpu] = 1
@@ -208,14 +233,12 @@ def dispatch(
         books.place[item] = phase * stages + stage
         books.begun_s[item] = now_s
         if phase == FORWARD:
-            held = truth.held_bytes[kind, task, stage]
-            if trains:
-                held /= parts
-                if rules.order == ORDER_RESERVE:
-                    books.owed[gpu, books.owes[gpu]] = item
-                    books.owes[gpu] += 1
-            books.used_bytes[gpu] += held
-            books.holders[gpu] += 1
+            if trains and rules.order == ORDER_RESERVE:
+                books.owed[gpu, books.owes[gpu]] = item
+                books.owes[gpu] += 1
+            if first:
+                books.used_bytes[gpu] += truth.held_bytes[kind, task, stage]
+                books.holders[gpu] += 1
             if rules.one_order:
                 if stage:
                     books.due[gpu] = books.turn_after[item]
@@ -233,7 +256,7 @@ def dispatch(
         books.start_s[row] = now_s
         books.end_s[row] = end
         set_end(books, gpu, end, operation_key(0, item, phase, stage))
-        if rules.watched >> SEES_START & 1:
+        if first and rules.watched >> SEES_START & 1:
             observe(
                 SEES_START,
                 now_s,
@@ -245,3 +268,5 @@ def dispatch(
                 view,
                 state,
             )
+        if waived:
+            return

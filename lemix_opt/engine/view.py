@@ -103,8 +103,9 @@ class View:
 
     Shapes: T tasks, N nodes, S stages, K node classes; seconds and bytes. Columns by task:
     ``training`` (0 or 1), ``release_s``, ``batch``, ``prompt_tokens``, ``slo_s``; by node:
-    ``node_class``; ``forward_s``, ``backward_s``, ``held_bytes`` [K,T,S], ``hop_s`` [K,T,S−1],
-    ``update_s`` [K,S], ``memory_bytes``, ``capacity_bytes``, ``resident_bytes`` [N,S].
+    ``node_class``; ``forward_s``, ``backward_s``, ``held_bytes`` [K,T,S] (the most a task holds at
+    once, `Instance.peak_bytes`), ``hop_s`` [K,T,S−1], ``update_s`` [K,S], ``memory_bytes``,
+    ``capacity_bytes``, ``resident_bytes`` [N,S].
     """
 
     __slots__ = ("_room", "address", "columns")
@@ -156,7 +157,7 @@ def view_of(instance: Instance) -> View:
         (instance.cluster.node_class, np.int64),
         (costs.forward_s, np.float64),
         (costs.backward_s, np.float64),
-        (costs.held_bytes, np.float64),
+        (instance.peak_bytes(costs), np.float64),
         (costs.hop_s, np.float64),
         (costs.update_s, np.float64),
         (instance.cluster.memory_bytes, np.float64),

@@ -1,0 +1,115 @@
+"""The rule ``gpu_order="reserve"``: forwards do not reach into the next backward that is owed."""
+
+from __future__ import annotations
+
+from math import inf, isnan
+
+from lemix_opt.engine.books import GPIPE, ORDER_RESERVE, Books, Rules
+from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.parts import runs_on, task_of
+from lemix_opt.engine.view import View
+
+SLACK_S = 1e-9
+"""Seconds by which a forward may overlap a reservation because of floating-point noise."""
+
+
+@inlined
+def all_forwards_end_s(
+    view: View, books: Books, rules: Rules, task: int, node: int, now_s: float
+) -> float:
+    """Predict when the last forward of a GPipe task ends on the last stage.
+
+    Its micro-batches follow each other on every stage; nothing else delays them.
+    """
+    stages, parts = rules.stages, rules.micro_batches
+    kind = view.node_class[node]
+    clock_s = books.clock_s
+    for s in range(stages):
+        clock_s[s] = now_s
+    # Micro-batches keep their order, so the first ones may have passed the last stage.
+    ended = books.begun_parts[task * stages + stages - 1]
+    if runs_on(books, rules, task, node * stages + stages - 1):
+        ended -= 1
+    for item in range(task * parts + ended, task * parts + parts):
+        at = books.place[item]
+        begun = books.begun_s[item]
+        if isnan(begun):
+            begun = max(now_s, books.busy_until_s[node * stages + at], clock_s[at])
+        time_s = max(now_s, begun + view.forward_s[kind, task, at] / parts)
+        clock_s[at] = time_s
+        for s in range(at + 1, stages):
+            time_s = max(time_s + view.hop_s[kind, task, s - 1], clock_s[s])
+            time_s += view.forward_s[kind, task, s] / parts
+            clock_s[s] = time_s
+    return float(clock_s[stages - 1])
+
+
+@inlined
+def owed_at_s(
+    view: View, books: Books, rules: Rules, item: int, node: int, stage: int, now_s: float
+) -> float:
+    """Predict when an item's backward on a GPU becomes ready if nothing delays it."""
+    stages = rules.stages
+    kind = view.node_class[node]
+    task = task_of(rules, item)
+    share = rules.micro_batches
+    backwards = books.place[item] >= stages
+    at = books.place[item] - stages if backwards else books.place[item]
+    if not backwards and share > 1 and rules.pipeline == GPIPE:
+        if item > task * share:
+            # Siblings come back in order.
+            return inf
+        time_s = all_forwards_end_s(view, books, rules, task, node, now_s)
+        if stage == stages - 1:
+            return time_s
+        at = stages - 1
+        time_s += view.backward_s[kind, task, at] / share
+    else:
+        begun = books.begun_s[item]
+        if isnan(begun):
+            begun = max(now_s, books.busy_until_s[node * stages + at])
+        if backwards:
+            time_s = max(now_s, begun + view.backward_s[kind, task, at] / share)
+        else:
+            time_s = max(now_s, begun + view.forward_s[kind, task, at] / share)
+            for s in range(at + 1, stages):
+                time_s += view.hop_s[kind, task, s - 1] + view.forward_s[kind, task, s] / share
+            if stage == stages - 1:
+                return time_s
+            at = stages - 1
+            time_s += view.backward_s[kind, task, at] / share
+    for s in range(at - 1, stage, -1):
+        time_s += view.hop_s[kind, task, s] + view.backward_s[kind, task, s] / share
+    return time_s + view.hop_s[kind, task, stage]
+
+
+@inlined
+def fits_before_backwards(
+    view: View, books: Books, rules: Rules, item: int, node: int, stage: int, now_s: float
+) -> bool:
+    """Whether a forward ends before the next backward owed on its GPU becomes ready."""
+    gpu = node * rules.stages + stage
+    if books.owes[gpu] == 0:
+        return True
+    task = task_of(rules, item)
+    share = rules.micro_batches if view.training[task] else 1
+    end_s = now_s + view.forward_s[view.node_class[node], task, stage] / share
+    for k in range(books.owes[gpu]):
+        ready_s = owed_at_s(view, books, rules, books.owed[gpu, k], node, stage, now_s)
+        if end_s > ready_s + SLACK_S:
+            return False
+    return True
+
+
+@inlined
+def stands_still(books: Books, rules: Rules, node: int) -> bool:
+    """Whether nothing runs or is on its way on a node, so that waiting for a backward is vain.
+
+    Micro-batches of two tasks may each hold back the forward whose backward the other awaits.
+    """
+    if rules.order != ORDER_RESERVE or books.hops[node]:
+        return False
+    running = 0
+    for stage in range(rules.stages):
+        running += books.running[node * rules.stages + stage]
+    return bool(running == 0)
