@@ -45,6 +45,9 @@ def compare(
     window: Annotated[int, typer.Option(help="Most tasks of a window.")] = 16,
     predictor: Annotated[str, typer.Option(help="analytic, boosted or reference.")] = "analytic",
     backward_ratio: Annotated[float, typer.Option(help="Backward / forward.")] = 1.99,
+    hop: Annotated[
+        str, typer.Option(help="Link between stages: none, within or across machines.")
+    ] = "none",
     release_mode: Annotated[str, typer.Option(help="async, sync or open.")] = "async",
     gpu_order: Annotated[str, typer.Option(help="Rule of the GPUs.")] = "reserve",
     slo_units: Annotated[float, typer.Option(help="SLO in units.")] = 5.0,
@@ -69,6 +72,7 @@ def compare(
         tasks=tasks,
         predictor=predictor,
         backward_ratio=backward_ratio,
+        hop=hop,
         release_mode=release_mode,
         gpu_order=gpu_order,
         slo_units=slo_units,

@@ -63,5 +63,5 @@ def pick_full(table: Table) -> MemoryProfile:
         shape = model_shape(FMS_MODELS[str(names[row])])
         gpus = float(table["num_gpus"][row])
         kept = held_bytes(shape, 1, np.rint(tokens[[row]]).astype(np.int64), np.array([True]))
-        parts[at] = _ADAM_BF16_BYTES * shape.parameters / gpus, kept[0]
+        parts[at] = _ADAM_BF16_BYTES * shape.parameters / gpus, kept[0, 0]
     return MemoryProfile(parts, peak[rows], int(table.rows - rows.size), table.source)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.links import NO_HOP, Links, links_of
 from experiments.profiles import GPU_BYTES, PROFILES, read_profile
 from instances import generate, load, stretch
 from lemix_opt.checks import FloatArray, floats
@@ -62,6 +63,9 @@ class Study:
         Time model fitted to the profile, out of `predictors.registry.PREDICTORS`.
     backward_ratio : float, default 1.99
         Backward / forward.
+    hop : str, default "none"
+        Link between neighbouring stages, ``within`` or ``across`` machines, or one for each two
+        neighbours with commas, whose measured transfers give the hops; ``none`` for no hop.
     release_mode, gpu_order : str
         Rules of the instance.
     slo_units : float, default 5
@@ -85,6 +89,7 @@ class Study:
     tasks: int = 400
     predictor: str = "analytic"
     backward_ratio: float = 1.99
+    hop: str = NO_HOP
     release_mode: str = "async"
     gpu_order: str = "reserve"
     slo_units: float = 5.0
@@ -154,7 +159,8 @@ def build(study: Study) -> Problem:
             expected="a share that leaves at least one request to serve",
         )
     source = _source(study, work)
-    costs, optimizer, cluster = _predicted(study, work, source)
+    links = links_of(study.hop, study.stages)
+    costs, optimizer, cluster = _predicted(study, work, source, links)
     work, factor, load_found = _compressed(study, work, costs)
     unit = float(costs.forward_s[0][work.is_inference].sum(axis=1).mean())
     slo_s = float(to_seconds(ticks_up(study.slo_units * unit, study.tick_s), study.tick_s))
@@ -168,14 +174,17 @@ def build(study: Study) -> Problem:
         tick_s=study.tick_s,
     )
     from predictors.estimate import stage_costs
+    from predictors.stages import layers_by_stage
 
+    layers = layers_by_stage(source.shape, study.stages)
     actual = stage_costs(
         source.actual_s,
         work.is_training,
-        stages=study.stages,
+        layers=layers,
         backward_ratio=study.backward_ratio,
-        held=costs.held_bytes[0, :, 0],
-        resident=float(costs.resident_bytes[0, 0]),
+        held=costs.held_bytes[0],
+        resident=costs.resident_bytes[0],
+        hop_s=links.hop_s(work, source.shape),
     )
     objective = slo_objective(instance)
     gpus = f"{source.gpus} GPUs" if source.gpus > 1 else "one GPU"
@@ -188,9 +197,10 @@ def build(study: Study) -> Problem:
         "training": f"{work.is_training.mean():.3f} of {work.tasks} tasks, {study.release_mode}",
         "SLO": f"{study.slo_units:g} units of {unit:.4f} s (predicted) = {slo_s:.3f} s",
         "memory": f"{OPTIMIZERS[optimizer]}; actual bytes taken as predicted",
-        "assumed": "forward split evenly over stages; backward = "
-        f"{study.backward_ratio:g} x forward (default: Sailor, LLAMA-3-8 on A100-40, 3 points); "
-        "no update, no hop",
+        "hop": links.describe(work, source.shape, study.tick_s),
+        "assumed": f"forward in proportion to layers, {', '.join(map(str, layers))} by stage; "
+        f"backward = {study.backward_ratio:g} x forward (default: Sailor, LLAMA-3-8 on A100-40, "
+        "3 points); no update",
         "grid": f"releases, predicted costs and SLO rounded up to {study.tick_s:g} s",
         "objective": f"4 x inference response + training response + "
         f"{objective.late_penalty_s:.4g} s per late request, in seconds",
@@ -319,7 +329,12 @@ def _beyond(work: Workload, longest: float, most: float) -> str:
     )
 
 
-def _predicted(study: Study, work: Workload, source: _Source) -> tuple[Costs, str, Cluster]:
+def _predicted(
+    study: Study,
+    work: Workload,
+    source: _Source,
+    links: Links,
+) -> tuple[Costs, str, Cluster]:
     from predictors import estimate_costs
 
     cluster = Cluster(
@@ -334,6 +349,8 @@ def _predicted(study: Study, work: Workload, source: _Source) -> tuple[Costs, st
             optimizer=optimizer,
             backward_ratio=study.backward_ratio,
             tick_s=study.tick_s,
+            hop_model=links.hop_model,
+            link=links.named,
         )
         try:
             Instance(cluster, work, costs)

@@ -29,6 +29,7 @@ READERS: Registry[Table] = Registry(
             "muxserve",
             "sailor",
             "splitwise",
+            "vidur_send_recv",
             "vtrain",
         )
     },
@@ -102,6 +103,16 @@ def read_mpt(path: Source) -> Table:
 def read_sailor(path: Source) -> Table:
     """Read per-layer forward, backward and update seconds; a backward of 0 is missing."""
     return read_csv(path, "sailor_layer_times", schemas.SAILOR, "eth-easl/sailor, MIT")
+
+
+def read_vidur_send_recv(path: Source) -> Table:
+    """Read Vidur's send/receive times between two A100; it has no code for missing.
+
+    `devices_per_node` tells two GPUs of one machine (2) from two machines (1).
+    """
+    return read_csv(
+        path, "vidur_send_recv_a100", schemas.VIDUR_SEND_RECV, "microsoft/vidur 7d47513, MIT"
+    )
 
 
 def read_hh_rlhf(path: Source) -> Table:

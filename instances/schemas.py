@@ -94,6 +94,16 @@ SAILOR = (
     *_measured("bwd_s", unit="s", missing=("0", "0.0")),
     Column("update_s", "float", "s"),
 )
+VIDUR_SEND_RECV = (
+    *_text("", "collective"),
+    *_measured(
+        *(f"time_stats.send_recv.{name}" for name in ("min", "max", "mean", "median")), unit="ms"
+    ),
+    Column("time_stats.send_recv.std", "float", "ms"),
+    Column("rank", "int"),
+    *_counts("num_workers", "devices_per_node", "max_devices_per_node", unit="GPUs"),
+    *_counts("size", unit="bytes"),
+)
 HH_RLHF = (
     *_counts("query_chars", unit="characters"),
     *_counts("query_words", unit="words"),

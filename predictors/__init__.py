@@ -9,6 +9,7 @@ from lemix_opt.lazy import later
 if TYPE_CHECKING:
     from predictors.calibration import load_calibration
     from predictors.estimate import estimate_costs
+    from predictors.hops import HopModel, load_hops
     from predictors.measured import MeasuredTimes
     from predictors.memory import MemoryModel
     from predictors.saving import load_model, save_model
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 _PLACES = {
     "AnalyticTimeModel": "time_models",
     "BoostedTimeModel": "time_models",
+    "HopModel": "hops",
     "MeasuredTimes": "measured",
     "MemoryModel": "memory",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
     "load_calibration": "calibration",
     "estimate_costs": "estimate",
+    "load_hops": "hops",
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
@@ -40,12 +43,14 @@ _PLACES = {
 __all__ = [
     "AnalyticTimeModel",
     "BoostedTimeModel",
+    "HopModel",
     "MeasuredTimes",
     "MemoryModel",
     "ReferenceTimeModel",
     "TimeModel",
     "estimate_costs",
     "load_calibration",
+    "load_hops",
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",

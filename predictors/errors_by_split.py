@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,17 +63,46 @@ def split_errors(
     list of SplitError
         A split that leaves fewer than three rows to fit on or none to predict is left out.
     """
-    found = []
+    splits = {
+        "random fifth": random_fifths(X),
+        f"length > {longest:g}": [X[:, -1] <= longest],
+        f"tokens > {most_tokens:g}": [np.prod(X, axis=1) <= most_tokens],
+    }
+    return held_out_errors(model, X, y, splits)
+
+
+def random_fifths(X: FloatArray) -> list[BoolArray]:
+    """Return masks of the rows to fit on, one per seed, without a random fifth of the points."""
     point = points(X)
     distinct = int(np.max(point)) + 1
     cut = int(0.8 * distinct)
     orders = [np.random.default_rng(seed).permutation(distinct) for seed in range(SEEDS)]
-    random = [np.isin(point, order[:cut]) for order in orders]
-    for name, masks in (
-        ("random fifth", random),
-        (f"length > {longest:g}", [X[:, -1] <= longest]),
-        (f"tokens > {most_tokens:g}", [np.prod(X, axis=1) <= most_tokens]),
-    ):
+    return [np.isin(point, order[:cut]) for order in orders]
+
+
+def held_out_errors(
+    model: object, X: FloatArray, y: FloatArray, splits: Mapping[str, Sequence[BoolArray]]
+) -> list[SplitError]:
+    """Fit without some rows and predict them.
+
+    Parameters
+    ----------
+    model : estimator
+        Cloned for every fit.
+    X : ndarray, shape (R, F)
+        Points.
+    y : ndarray, shape (R,)
+        Measured values.
+    splits : mapping of str to sequence of ndarray of bool, shape (R,)
+        Rows to fit on by the split's name; the error is the mean over a split's masks.
+
+    Returns
+    -------
+    list of SplitError
+        A split that leaves fewer than three rows to fit on or none to predict is left out.
+    """
+    found = []
+    for name, masks in splits.items():
         if min(int(m.sum()) for m in masks) < 3 or min(int((~m).sum()) for m in masks) < 1:
             continue
         errors = [_error(model, X, y, mask) for mask in masks]

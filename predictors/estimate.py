@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lemix_opt.checks import FloatArray, floats, whole
+from lemix_opt.checks import FloatArray, IntArray, floats
 from lemix_opt.costs import Costs
-from lemix_opt.errors import FieldError
+from lemix_opt.errors import FieldError, unknown
 from lemix_opt.grid import ticks_up, to_seconds
 from lemix_opt.workload import Workload
 from predictors.memory import held_bytes, resident_bytes
 from predictors.model_shapes import ModelShape
+from predictors.stages import layers_by_stage
 
 MIB = 2.0**20
 BACKWARD_RATIO = 1.99
 """Backward/forward of transformer layers: Sailor, LLAMA-3-8 on A100-40, 3 points, 1.98–2.02."""
+_NUMBER_BYTES = 2
+"""Bytes of a number of the hidden state: 16-bit floats."""
 
 
 class PredictsTime(Protocol):
@@ -28,16 +32,25 @@ class PredictsTime(Protocol):
         ...
 
 
+class PredictsHop(Protocol):
+    """What `estimate_costs` asks of a hop model."""
+
+    def predict(self, X: npt.ArrayLike) -> FloatArray:
+        """Predict seconds between two stages, X holding the bytes that are sent."""
+        ...
+
+
 def stage_costs(
     forward_s: FloatArray,
     training: npt.NDArray[np.bool_],
     *,
-    stages: int,
+    layers: IntArray,
     backward_ratio: float,
     held: FloatArray,
-    resident: float,
+    resident: FloatArray,
+    hop_s: FloatArray | float = 0.0,
 ) -> Costs:
-    """Split whole-model forwards evenly over the stages; one node class.
+    """Split whole-model forwards over the stages in proportion to their layers; one node class.
 
     Parameters
     ----------
@@ -45,19 +58,70 @@ def stage_costs(
         Seconds of the whole model's forward.
     training : ndarray of bool, shape (T,)
         Which tasks have a backward.
-    stages : int
-        Pipeline stages S.
+    layers : ndarray of int, shape (S,)
+        Layers of every stage. What embedding and output head take is spread with them, since
+        measurements of the whole model do not show it apart.
     backward_ratio : float
         Backward / forward of a stage.
-    held : ndarray, shape (T,)
-        Bytes every task holds on each stage.
-    resident : float
-        Bytes always taken on each stage.
+    held : ndarray, shape (T, S)
+        Bytes every task holds on every stage.
+    resident : ndarray, shape (S,)
+        Bytes always taken on every stage.
+    hop_s : ndarray, shape (T, S-1), or float, default 0
+        Seconds between neighbouring stages.
     """
-    each = np.repeat((forward_s / stages)[None, :, None], stages, axis=2)
+    each = forward_s[None, :, None] * (layers / np.sum(layers))
     backward = backward_ratio * each * training[None, :, None]
-    kept = np.repeat(held[None, :, None], stages, axis=2)
-    return Costs(each, backward, kept, np.full((1, stages), resident))
+    between = np.broadcast_to(hop_s, (forward_s.size, layers.size - 1))[None]
+    return Costs(each, backward, held[None], resident[None], hop_s=between)
+
+
+def stage_hops(
+    workload: Workload,
+    shape: ModelShape,
+    stages: int,
+    hop_model: Mapping[str, PredictsHop],
+    link: str | Sequence[str],
+) -> FloatArray:
+    """Predict the seconds between neighbouring stages, shape (T, S-1).
+
+    A hop carries the hidden state of all tokens, batch · length · hidden numbers of 2 bytes, and on
+    the way back its gradient, which is as large.
+
+    Parameters
+    ----------
+    workload : Workload
+        T tasks.
+    shape : ModelShape
+        The model.
+    stages : int
+        Pipeline stages S.
+    hop_model : mapping of str to fitted model
+        One model per kind of link, for instance from `predictors.load_hops`.
+    link : str or sequence of str, shape (S-1,)
+        Kind of link between all stages, or between each two neighbours.
+
+    Raises
+    ------
+    UnknownNameError
+        For a link without a model.
+    FieldError
+        If there are not S-1 links.
+    """
+    links = [link] * (stages - 1) if isinstance(link, str) else list(link)
+    if len(links) != stages - 1:
+        raise FieldError(
+            f"{len(links)} links", where="link", expected=f"{stages - 1} for {stages} stages"
+        )
+    for name in links:
+        if name not in hop_model:
+            raise unknown("link", name, hop_model)
+    sent = _NUMBER_BYTES * shape.hidden * (workload.batch * workload.prompt_tokens)
+    found = np.zeros((workload.tasks, stages - 1))
+    for name in set(links) if workload.tasks else ():
+        here = [at for at, other in enumerate(links) if other == name]
+        found[:, here] = hop_model[name].predict(sent[:, None])[:, None]
+    return found
 
 
 def estimate_costs(
@@ -69,6 +133,9 @@ def estimate_costs(
     optimizer: str = "gpu",
     backward_ratio: float = BACKWARD_RATIO,
     tick_s: float | None = 0.001,
+    layers: Sequence[int] | None = None,
+    hop_model: Mapping[str, PredictsHop] | None = None,
+    link: str | Sequence[str] = "within",
 ) -> Costs:
     """Predict the costs of a workload on one node class.
 
@@ -84,20 +151,31 @@ def estimate_costs(
     shape : ModelShape
         The served model, for memory.
     stages : int
-        Pipeline stages S; the forward is split evenly.
+        Pipeline stages S.
     optimizer : {"none", "host", "gpu"}, default "gpu"
         Where the optimizer's state lives, see `predictors.memory.STATE_BYTES`.
     backward_ratio : float, default 1.99
         Backward / forward (Sailor, LLAMA-3-8 on A100-40, 3 points).
     tick_s : float, optional
         Grid in seconds; None leaves seconds and bytes as predicted.
+    layers : sequence of int, shape (S,), optional
+        Layers of every stage, which its seconds and bytes are in proportion to. As even as
+        possible when omitted, the first stages taking what does not divide.
+    hop_model : mapping of str to fitted model, optional
+        Time of a transfer between stages by kind of link, for instance from
+        `predictors.load_hops`. Hops take no time when omitted.
+    link : str or sequence of str, shape (S-1,), default "within"
+        Kind of link between all stages, or between each two neighbours.
 
     Raises
     ------
     FieldError
-        If the model predicts a time that is not positive.
+        If the model predicts a time that is not positive, or layers or links do not fit.
+    UnknownNameError
+        For a link that the hop model does not know.
     """
-    stages = whole("stages", stages, minimum=1)
+    own = layers_by_stage(shape, stages, layers)
+    stages = own.size
     ratio = float(floats("backward_ratio", backward_ratio, (), minimum=0))
     training = workload.is_training
     queries = np.column_stack([workload.batch, workload.prompt_tokens]).astype(np.float64)
@@ -114,10 +192,11 @@ def estimate_costs(
     costs = stage_costs(
         forward,
         training,
-        stages=stages,
+        layers=own,
         backward_ratio=ratio,
-        held=held_bytes(shape, stages, tokens, training),
-        resident=resident_bytes(shape, stages, optimizer),
+        held=held_bytes(shape, stages, tokens, training, layers),
+        resident=resident_bytes(shape, stages, optimizer, layers),
+        hop_s=0.0 if hop_model is None else stage_hops(workload, shape, stages, hop_model, link),
     )
     if tick_s is None:
         return costs
@@ -126,4 +205,5 @@ def estimate_costs(
         to_seconds(ticks_up(costs.backward_s, tick_s), tick_s),
         np.ceil(costs.held_bytes / MIB) * MIB,
         np.ceil(costs.resident_bytes / MIB) * MIB,
+        hop_s=to_seconds(ticks_up(costs.hop_s, tick_s), tick_s),
     )

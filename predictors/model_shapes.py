@@ -21,6 +21,10 @@ class ModelShape:
         Transformer layers, width of the hidden state and of the MLP.
     heads, kv_heads : int
         Attention heads, and heads of keys and values.
+    vocabulary : int
+        Rows of the token embedding; 0 where it is not known.
+    tied : bool
+        Whether the output head shares the embedding's weights.
     source : str
         Where the figures come from.
     """
@@ -32,6 +36,8 @@ class ModelShape:
     intermediate: int
     heads: int
     kv_heads: int
+    vocabulary: int
+    tied: bool
     source: str
 
     @property
@@ -39,25 +45,65 @@ class ModelShape:
         """Bytes of keys and values of one token over all layers, at 2 bytes a number."""
         return 4.0 * self.layers * self.hidden * self.kv_heads / self.heads
 
+    @property
+    def embedding_parameters(self) -> float:
+        """Parameters of the token embedding, which the first stage holds."""
+        return float(self.vocabulary * self.hidden)
 
-_LLAMA = "Touvron et al. 2023, arXiv 2302.13971, table 2; MLP width from the released configuration"
+    @property
+    def head_parameters(self) -> float:
+        """Parameters of the output head, which the last stage holds; 0 if tied."""
+        return 0.0 if self.tied else self.embedding_parameters
+
+
+_LLAMA = (
+    "Touvron et al. 2023, arXiv 2302.13971, table 2; MLP width and vocabulary from the released "
+    "configuration"
+)
 _LLAMA2 = "Touvron et al. 2023, arXiv 2307.09288; released configuration"
 SHAPES = {
     shape.name: shape
     for shape in (
-        ModelShape("llama-7b", 6.7e9, 32, 4096, 11008, 32, 32, _LLAMA),
-        ModelShape("llama-13b", 13.0e9, 40, 5120, 13824, 40, 40, _LLAMA),
-        ModelShape("llama-30b", 32.5e9, 60, 6656, 17920, 52, 52, _LLAMA),
-        ModelShape("llama-65b", 65.2e9, 80, 8192, 22016, 64, 64, _LLAMA),
-        ModelShape("llama2-70b", 68.98e9, 80, 8192, 28672, 64, 8, _LLAMA2),
+        ModelShape("llama-7b", 6.7e9, 32, 4096, 11008, 32, 32, 32000, False, _LLAMA),
+        ModelShape("llama-13b", 13.0e9, 40, 5120, 13824, 40, 40, 32000, False, _LLAMA),
+        ModelShape("llama-30b", 32.5e9, 60, 6656, 17920, 52, 52, 32000, False, _LLAMA),
+        ModelShape("llama-65b", 65.2e9, 80, 8192, 22016, 64, 64, 32000, False, _LLAMA),
+        ModelShape("llama2-70b", 68.98e9, 80, 8192, 28672, 64, 8, 32000, False, _LLAMA2),
         ModelShape(
-            "mistral-7b", 7.24e9, 32, 4096, 14336, 32, 8, "Jiang et al. 2023, arXiv 2310.06825"
+            "mistral-7b",
+            7.24e9,
+            32,
+            4096,
+            14336,
+            32,
+            8,
+            32000,
+            False,
+            "Jiang et al. 2023, arXiv 2310.06825",
         ),
         ModelShape(
-            "llama3-8b", 8.03e9, 32, 4096, 14336, 32, 8, "Dubey et al. 2024, arXiv 2407.21783"
+            "llama3-8b",
+            8.03e9,
+            32,
+            4096,
+            14336,
+            32,
+            8,
+            128256,
+            False,
+            "Dubey et al. 2024, arXiv 2407.21783",
         ),
         ModelShape(
-            "bloom-176b", 176.2e9, 70, 14336, 57344, 112, 112, "Le Scao et al., arXiv 2211.05100"
+            "bloom-176b",
+            176.2e9,
+            70,
+            14336,
+            57344,
+            112,
+            112,
+            250880,
+            True,
+            "Le Scao et al., arXiv 2211.05100",
         ),
     )
 }

@@ -12,6 +12,7 @@ from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.files import write_atomically
 
 _TRUSTED = {
+    "predictors.hops.HopModel",
     "predictors.memory.MemoryModel",
     "predictors.time_models.AnalyticTimeModel",
     "predictors.time_models.BoostedTimeModel",
