@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from predictors.calibration import load_calibration
     from predictors.estimate import estimate_costs
     from predictors.hops import HopModel, load_hops
+    from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
     from predictors.memory import MemoryModel
     from predictors.saving import load_model, save_model
@@ -26,13 +27,16 @@ _PLACES = {
     "AnalyticTimeModel": "time_models",
     "BoostedTimeModel": "time_models",
     "HopModel": "hops",
+    "LossCurve": "loss_curve",
     "MeasuredTimes": "measured",
     "MemoryModel": "memory",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
     "load_calibration": "calibration",
     "estimate_costs": "estimate",
+    "expected_loss": "loss_curve",
     "load_hops": "hops",
+    "load_loss_curve": "loss_curve",
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
@@ -44,13 +48,16 @@ __all__ = [
     "AnalyticTimeModel",
     "BoostedTimeModel",
     "HopModel",
+    "LossCurve",
     "MeasuredTimes",
     "MemoryModel",
     "ReferenceTimeModel",
     "TimeModel",
     "estimate_costs",
+    "expected_loss",
     "load_calibration",
     "load_hops",
+    "load_loss_curve",
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",
