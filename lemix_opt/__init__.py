@@ -15,6 +15,7 @@ from lemix_opt.result import Result
 from lemix_opt.schedule import Operations, Schedule
 from lemix_opt.table import Table
 from lemix_opt.trace import Trace
+from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = [
     "Table",
     "Trace",
     "Violation",
+    "WeightSync",
     "Workload",
     "evaluate",
     "replay",

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from strategies import instances
 from test_engine import build, run, starts
 
-from lemix_opt import Instance, LemixError, Schedule, simulate, validate
+from experiments.gantt import plot_gantt
+from experiments.perfetto import perfetto_trace
+from lemix_opt import Instance, LemixError, Schedule, Trace, WeightSync, replay, simulate, validate
 from lemix_opt.errors import FieldError, UnsupportedError
+from lemix_opt.graph import critical_path
+from lemix_opt.policy import FixedAssignment
 from lemix_opt.schedule import SYNC
-from lemix_opt.weight_sync import WeightSync, published_every, published_seconds
+from lemix_opt.weight_sync import published_every, published_seconds
 from solvers import solve
 from solvers.registry import POLICIES
 
@@ -81,6 +85,29 @@ def test_a_validator_sees_what_is_wrong() -> None:
     assert {"sync", "exclusive"} <= {v.rule for v in validate(instance, early)}
     uncalled = replace(instance, weight_sync=None)
     assert {v.rule for v in validate(uncalled, schedule)} == {"sync"}
+
+
+def test_charts_traces_and_the_critical_path_show_it() -> None:
+    instance, schedule = synced()
+    events = perfetto_trace(instance, schedule, "synthetic")["traceEvents"]
+    shown = [e for e in events if e.get("cat") == "training sync"]
+    assert [(e["name"], e["pid"], e["tid"], e["dur"]) for e in shown] == [
+        ("S0", 1, 1, 5e6),
+        ("S1", 1, 1, 5e6),
+    ]
+    legend = plot_gantt(instance, schedule).get_legend()
+    assert legend is not None
+    assert "weight sync" in [text.get_text() for text in legend.get_texts()]
+    last = critical_path(instance, schedule)[-1]
+    assert (last.phase, last.task, last.end_s) == (SYNC, 1, schedule.operations.end_s.max())
+
+
+def test_a_replay_refuses_a_schedule_and_runs_a_policy() -> None:
+    instance, schedule = synced()
+    trace = Trace(instance, instance.costs, "synthetic", "by hand")
+    with pytest.raises(UnsupportedError, match="weight_sync"):
+        replay(trace, schedule)
+    assert replay(trace, FixedAssignment((1, 1, 0, 1))).schedule == schedule
 
 
 def test_the_exact_model_refuses_it() -> None:
