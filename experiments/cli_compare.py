@@ -50,6 +50,9 @@ def compare(
     ] = "none",
     release_mode: Annotated[str, typer.Option(help="async, sync or open.")] = "async",
     gpu_order: Annotated[str, typer.Option(help="Rule of the GPUs.")] = "reserve",
+    weight_sync: Annotated[
+        float, typer.Option(help="Seconds of one weight synchronisation of 'separate'.")
+    ] = 0.0,
     slo_units: Annotated[float, typer.Option(help="SLO in units.")] = 5.0,
     seed: Seed = 0,
     jobs: Jobs = 0,
@@ -75,6 +78,7 @@ def compare(
         hop=hop,
         release_mode=release_mode,
         gpu_order=gpu_order,
+        weight_sync_s=weight_sync,
         slo_units=slo_units,
         seed=seed,
     )

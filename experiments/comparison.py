@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.study import Problem, Study, build
+from experiments.synced import synced
 from experiments.timing import TimedPolicy
 from experiments.windows import ExactSettings, WindowOutcome, cut, run_window
 from lemix_opt import replay, validate
@@ -137,8 +138,9 @@ def _whole(
 ) -> tuple[dict[str, Any], dict[str, Any], Schedule]:
     from experiments.kept import create
 
-    trace = problem.trace
-    timed = TimedPolicy(create(name, used))
+    policy = create(name, used)
+    trace = synced(problem.trace, policy, problem.weight_sync_s)
+    timed = TimedPolicy(policy)
     outcome = replay(trace, timed, seed=seed)
     broken = validate(trace.instance.with_costs(trace.actual), outcome.schedule)
     value = objective_value(trace.instance, outcome.schedule, problem.objective)

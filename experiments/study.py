@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.links import NO_HOP, Links, links_of
 from experiments.profiles import GPU_BYTES, PROFILES, read_profile
+from experiments.synced import describe
 from instances import generate, load, stretch
 from lemix_opt.checks import FloatArray, floats
 from lemix_opt.cluster import Cluster
@@ -68,6 +69,9 @@ class Study:
         neighbours with commas, whose measured transfers give the hops; ``none`` for no hop.
     release_mode, gpu_order : str
         Rules of the instance.
+    weight_sync_s : float, default 0
+        Seconds of one weight synchronisation of ``separate`` over the whole run; 0 for none.
+        `lemix_opt.weight_sync.published_seconds` knows the published ones.
     slo_units : float, default 5
         SLO of every request in SLO units.
     tick_s : float, default 0.001
@@ -92,6 +96,7 @@ class Study:
     hop: str = NO_HOP
     release_mode: str = "async"
     gpu_order: str = "reserve"
+    weight_sync_s: float = 0.0
     slo_units: float = 5.0
     tick_s: float = 0.001
     seed: int = 0
@@ -113,6 +118,8 @@ class Problem:
         What every table built on it must say.
     foot : tuple of str
         Counts and exceptions.
+    weight_sync_s : float, default 0
+        Seconds of one weight synchronisation of ``separate`` over the whole run.
     """
 
     trace: Trace
@@ -120,6 +127,7 @@ class Problem:
     objective: Objective
     head: dict[str, str]
     foot: tuple[str, ...]
+    weight_sync_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +166,7 @@ def build(study: Study) -> Problem:
             where="training_share",
             expected="a share that leaves at least one request to serve",
         )
+    floats("weight_sync_s", study.weight_sync_s, (), minimum=0)
     source = _source(study, work)
     links = links_of(study.hop, study.stages)
     costs, optimizer, cluster = _predicted(study, work, source, links)
@@ -197,6 +206,7 @@ def build(study: Study) -> Problem:
         "training": f"{work.is_training.mean():.3f} of {work.tasks} tasks, {study.release_mode}",
         "SLO": f"{study.slo_units:g} units of {unit:.4f} s (predicted) = {slo_s:.3f} s",
         "memory": f"{OPTIMIZERS[optimizer]}; actual bytes taken as predicted",
+        "weight sync": describe(study.weight_sync_s, int(work.is_training.sum())),
         "hop": links.describe(work, source.shape, study.tick_s),
         "assumed": f"forward in proportion to layers, {', '.join(map(str, layers))} by stage; "
         f"backward = {study.backward_ratio:g} x forward (default: Sailor, LLAMA-3-8 on A100-40, "
@@ -207,7 +217,7 @@ def build(study: Study) -> Problem:
         "seed": str(study.seed),
     }
     trace = Trace(instance, actual, source.truth, source.provenance)
-    return Problem(trace, study.seed, objective, head, source.foot)
+    return Problem(trace, study.seed, objective, head, source.foot, study.weight_sync_s)
 
 
 def slo_objective(instance: Instance) -> Objective:

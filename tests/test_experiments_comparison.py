@@ -162,3 +162,16 @@ def test_measured_truth_is_labelled_and_counted(monkeypatch: pytest.MonkeyPatch)
     problem = build(split)
     assert "spread 2.27 % as its repeats" in problem.head["truth"]
     assert problem.head["cluster"].endswith("each stage 2 GPUs")
+
+
+def test_separate_may_be_kept_in_step() -> None:
+    study = Study(tasks=40, nodes=2, stages=2, weight_sync_s=1.13)
+    found = compare(study, ("separate", "mix-rr"))
+    rows = {row["name"]: row for row in found.run}
+    training = int(found.problem.trace.instance.workload.is_training.sum())
+    assert rows["separate"]["weight_sync_s"] == pytest.approx(1.13 * 2)
+    assert rows["separate"]["rules_broken"] == 0
+    assert rows["mix-rr"]["weight_sync_s"] == 0
+    assert f"1.13 s after every {training // 2} trained tasks" in found.problem.head["weight sync"]
+    plain = compare(Study(tasks=40, nodes=2, stages=2), ("separate",)).run[0]
+    assert plain["freshness_mean_updates"] == 0 < rows["separate"]["freshness_mean_updates"]
