@@ -14,10 +14,12 @@ import msgspec
 import numpy as np
 
 from lemix_opt.cluster import Cluster
+from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError, LemixError, suggest
 from lemix_opt.files import read_content, write_atomically
 from lemix_opt.instance import Instance
+from lemix_opt.memory_wait import MemoryWait
 from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
 
@@ -27,7 +29,7 @@ MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
 _PARTS = {"cluster": Cluster, "workload": Workload, "costs": Costs}
-OPTIONS = {"weight_sync": WeightSync}
+OPTIONS = {"weight_sync": WeightSync, "memory_wait": MemoryWait, "contention": Contention}
 """Parts an instance may have; files written before there was such a part lack its name."""
 
 
@@ -140,6 +142,8 @@ def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
             same_keys(path, name, value, [f.name for f in fields(kind)])
             if name == "workload" and isinstance(value["slo_s"], list):
                 value["slo_s"] = [math.inf if v is None else v for v in value["slo_s"]]
+            if name == "memory_wait" and value["max_wait_s"] is None:
+                value["max_wait_s"] = math.inf
             columns = {
                 key: _shaped(key, entry, plain) if name == "costs" else entry
                 for key, entry in value.items()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lemix_opt.cluster import Cluster
+from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import LemixError
 from lemix_opt.instance import Instance
 from lemix_opt.lazy import later
+from lemix_opt.memory_wait import MemoryWait
 from lemix_opt.objective import Objective
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event, Policy
 from lemix_opt.result import Result
@@ -22,14 +24,15 @@ if TYPE_CHECKING:
     from lemix_opt.engine import CompiledPolicy, simulate
     from lemix_opt.evaluation import Score, evaluate
     from lemix_opt.replaying import Outcome, replay
-    from lemix_opt.validation import Violation, validate
+    from lemix_opt.validation import validate
+    from lemix_opt.violation import Violation
 
 # Types load at once, what acts on them when it is first asked for: that keeps the import short.
 _LATER = {
     "CompiledPolicy": "engine",
     "Outcome": "replaying",
     "Score": "evaluation",
-    "Violation": "validation",
+    "Violation": "violation",
     "evaluate": "evaluation",
     "replay": "replaying",
     "simulate": "engine",
@@ -41,11 +44,13 @@ __all__ = [
     "BatchObserved",
     "Cluster",
     "CompiledPolicy",
+    "Contention",
     "Costs",
     "Defer",
     "Event",
     "Instance",
     "LemixError",
+    "MemoryWait",
     "Objective",
     "Operations",
     "Outcome",

@@ -9,8 +9,10 @@ import numpy as np
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray, arrays_equal, choice, floats, whole
 from lemix_opt.cluster import Cluster
+from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError, InfeasibleError, UnsupportedError
+from lemix_opt.memory_wait import PUBLISHED, MemoryWait
 from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
 
@@ -23,6 +25,7 @@ PLAIN_RULES = {
     "pipeline": PIPELINES[0],
     "gpu_sharing": GPU_SHARINGS[0],
     "memory_rule": MEMORY_RULES[0],
+    "memory_wait": None,
     "weight_sync": None,
 }
 """Values within the exact model of the fields that may go beyond it."""
@@ -53,9 +56,17 @@ class Instance:
     gpu_order : {"reserve", "backward_first", "fifo", "task_id"}, default "reserve"
         Which ready operation a GPU takes next.
     gpu_sharing : {"exclusive", "reference_threads"}, default "exclusive"
-        Whether a GPU runs one operation at a time.
+        Whether a GPU runs one operation at a time, or, as in the published code's threads, a
+        forward beside another task's backward or update. A node then runs the backwards of one
+        task at a time, and its last stage starts no forward before they and the updates are over.
+        No backward waits for a forward, so that `gpu_order` only orders forwards: by task index
+        under "task_id", else by ready time.
     memory_rule : {"reserve", "reference_threshold"}, default "reserve"
-        When a forward may take its memory.
+        When an operation may start. "reserve": a forward whose memory is free. The published
+        "reference_threshold": any forward or backward while the bytes in use are at most
+        `memory_fraction` of the GPU's, whatever it needs itself. The operation whose turn it is
+        waits with the GPU (under "reference_threads" with its worker); one that then needs more
+        than the whole GPU has is an out-of-memory event, and its task is dropped.
     memory_fraction : float, default 1.0
         Share of every GPU's memory that may be used.
     fifo : bool, default False
@@ -67,6 +78,11 @@ class Instance:
         on node class 0 (NaN when there is none). Windows keep the unit of their whole run.
     weight_sync : WeightSync, optional
         How serving nodes receive weights; they never do when omitted.
+    memory_wait : MemoryWait, optional
+        How long operations wait for memory: when omitted, without end and at once when memory is
+        freed; under "reference_threshold" as published, looking every 0.1 s for up to 10 s.
+    contention : Contention, optional
+        Slow-down under "reference_threads"; none when omitted.
 
     Raises
     ------
@@ -90,6 +106,8 @@ class Instance:
     tick_s: float = 0.001
     slo_unit_s: float | None = None
     weight_sync: WeightSync | None = None
+    memory_wait: MemoryWait | None = None
+    contention: Contention | None = None
 
     def __post_init__(self) -> None:
         choice("release_mode", self.release_mode, RELEASE_MODES)
@@ -130,7 +148,38 @@ class Instance:
             object.__setattr__(self, name, value)
         if self.weight_sync is not None:
             self.weight_sync.check(self.cluster.nodes)
+        self._check_sharing()
         self._check_memory()
+
+    def _check_sharing(self) -> None:
+        """Refuse settings of a rule that is not in force, and what is not defined together."""
+        for name, kind in (("memory_wait", MemoryWait), ("contention", Contention)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise FieldError(
+                    f"a {type(value).__name__}", where=name, expected=f"a {kind.__name__} or None"
+                )
+        shared = self.gpu_sharing != GPU_SHARINGS[0]
+        published = self.memory_rule != MEMORY_RULES[0]
+        if self.contention is not None and not shared:
+            raise FieldError(
+                f"contention under gpu_sharing {self.gpu_sharing!r}",
+                where="contention",
+                expected="None, or gpu_sharing 'reference_threads'",
+            )
+        if self.micro_batches > 1 and (shared or published or self.memory_wait is not None):
+            raise FieldError(
+                f"{self.micro_batches} micro-batches with a memory_wait or the published code's "
+                "memory or threads",
+                where="micro_batches",
+                expected="1: the published code has none",
+            )
+        if published and np.isinf(self.waiting.max_wait_s):
+            raise FieldError(
+                "inf under memory_rule 'reference_threshold'",
+                where="memory_wait.max_wait_s",
+                expected="a finite time: use may stay above a threshold for good",
+            )
 
     def _check_memory(self) -> None:
         fits = self.fits()
@@ -138,15 +187,16 @@ class Instance:
         if homeless.size:
             task = int(homeless[0])
             held = self.peak_bytes(self.costs)[self.cluster.node_class, task]
+            limit = self.limit_bytes
             need = held + self.resident_bytes
-            over = need - self.capacity_bytes
+            over = need - limit
             node = int(np.argmin(over.max(axis=1)))
             stage = int(np.argmax(over[node]))
             raise InfeasibleError(
                 f"task {task} fits on no node: it needs {need[node, stage] / 2**30:.2f} GiB "
                 f"(resident included) on stage {stage} of node {node}",
                 where=f"held_bytes[:, {task}, :]",
-                expected=f"at most {self.capacity_bytes[node, stage] / 2**30:.2f} GiB",
+                expected=f"at most {limit[node, stage] / 2**30:.2f} GiB",
                 hint="Use larger GPUs, more stages, shorter tasks or a larger memory_fraction",
             )
 
@@ -161,11 +211,15 @@ class Instance:
             Fields whose every value is taken all the same.
         """
         for name, plain in PLAIN_RULES.items():
-            value = getattr(self, name)
-            if value != plain and name not in executed:
+            if name in self.beyond_exact_model and name not in executed:
                 raise UnsupportedError(
-                    f"{name} {value!r} {refused}", where=name, expected=repr(plain)
+                    f"{name} {getattr(self, name)!r} {refused}", where=name, expected=repr(plain)
                 )
+
+    @property
+    def beyond_exact_model(self) -> tuple[str, ...]:
+        """Names of the fields whose values lie beyond the exact model."""
+        return tuple(name for name, plain in PLAIN_RULES.items() if getattr(self, name) != plain)
 
     @property
     def tasks(self) -> int:
@@ -176,6 +230,23 @@ class Instance:
     def capacity_bytes(self) -> FloatArray:
         """Usable bytes of every GPU, shape (N, S)."""
         return self.memory_fraction * self.cluster.memory_bytes
+
+    @property
+    def limit_bytes(self) -> FloatArray:
+        """Bytes of every GPU that nothing may exceed, shape (N, S).
+
+        The published threshold does not test what an operation needs: all of the GPU.
+        """
+        if self.memory_rule == MEMORY_RULES[0]:
+            return self.capacity_bytes
+        return self.cluster.memory_bytes
+
+    @property
+    def waiting(self) -> MemoryWait:
+        """The waiting for memory in force."""
+        if self.memory_wait is not None:
+            return self.memory_wait
+        return MemoryWait() if self.memory_rule == MEMORY_RULES[0] else PUBLISHED
 
     @property
     def resident_bytes(self) -> FloatArray:
@@ -202,9 +273,10 @@ class Instance:
 
     def fits(self) -> BoolArray:
         """Whether a task fits alone on a node, shape (T, N)."""
-        room = self.capacity_bytes - self.resident_bytes
+        room = self.limit_bytes - self.resident_bytes
         held = self.peak_bytes(self.costs)[self.cluster.node_class]
-        return np.asarray((held <= room[:, None, :]).all(axis=2).T)
+        starts = self.resident_bytes <= self.capacity_bytes
+        return np.asarray(((held <= room[:, None, :]) & starts[:, None, :]).all(axis=2).T)
 
     def with_costs(self, costs: Costs) -> Instance:
         """Return the same problem under other costs; the SLO unit stays."""

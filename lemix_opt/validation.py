@@ -6,50 +6,26 @@ Nothing here is shared with the engine or a solver, so that an error in one show
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, SYNC, UPDATE, Schedule
-
-TOLERANCE_S = 1e-9
-"""Seconds by which two times may differ and still count as equal."""
-
-TOLERANCE_BYTES = 1e-3
-"""Bytes that floating-point sums of gigabytes may be off."""
+from lemix_opt.validation_published import thread_faults, threshold_faults
+from lemix_opt.violation import TOLERANCE_BYTES, TOLERANCE_S, Violation
 
 _Key = tuple[int, int, int, int]
 _Span = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Violation:
-    """One broken rule.
-
-    Parameters
-    ----------
-    rule : str
-        Name of the rule.
-    message : str
-        What is wrong, with the values found and expected.
-    task, stage, node : int
-        Where; −1 where it does not apply.
-    time_s : float
-        Moment from which the rule is broken.
-    """
-
-    rule: str
-    message: str
-    task: int = -1
-    stage: int = -1
-    node: int = -1
-    time_s: float = 0.0
-
-
 def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     """Check a schedule against every rule of its instance.
+
+    Rules beyond the exact model (`Instance.beyond_exact_model` names them) are checked as they
+    are: under shared GPUs one operation per lane and the work every operation does, under the
+    published threshold the use at every start and the whole GPU as limit. How long an operation
+    waits is not checked, here as under all rules.
 
     Parameters
     ----------
@@ -71,13 +47,18 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     if structural:
         return structural
     check = _Check(instance, schedule)
-    check.durations()
+    if instance.gpu_sharing == "exclusive":
+        check.durations()
+        check.gpus()
+    else:
+        check.found += thread_faults(instance, schedule, check.whole(check.span | check.sync))
     check.chains()
     check.releases()
-    check.gpus()
     check.memory()
     if instance.pipeline == "1f1b":
         check.warm_up()
+    if instance.memory_rule == "reference_threshold":
+        check.found += threshold_faults(instance, schedule, check.whole(check.span))
     if instance.fifo:
         check.one_order()
     check.syncs()
@@ -146,6 +127,11 @@ class _Check:
         self.parts = [instance.micro_batches if trains else 1 for trains in training]
         self.kind = [int(instance.cluster.node_class[n]) for n in schedule.node]
         self.last = instance.cluster.stages - 1
+
+    @staticmethod
+    def whole(spans: dict[_Key, _Span]) -> dict[tuple[int, int, int], _Span]:
+        """Leave the micro-batch out of the keys, where there is one per task."""
+        return {(task, phase, stage): span for (task, phase, stage, _), span in spans.items()}
 
     def say(self, rule: str, text: str, task: int, stage: int, time_s: float) -> None:
         node = int(self.schedule.node[task])
@@ -247,8 +233,7 @@ class _Check:
             changes[place].append((until - TOLERANCE_S, 0, -held, task))
         for (node, stage), steps in changes.items():
             room = float(
-                self.instance.capacity_bytes[node, stage]
-                - self.instance.resident_bytes[node, stage]
+                self.instance.limit_bytes[node, stage] - self.instance.resident_bytes[node, stage]
             )
             used = 0.0
             for time_s, begins, held, task in sorted(steps):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lemix_opt.checks import FloatArray, floats, integers
+from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError, unknown
 
@@ -69,6 +70,20 @@ class ShareSlowdown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wanted = floats("share", share, minimum=self.share[0], maximum=1)
         return np.asarray(np.maximum(np.interp(wanted, self.share, self.slowdown), 1.0))
 
+    def contention(self, forward_share: float = 0.5) -> Contention:
+        """Return the contention of a forward and a backward that divide a GPU's SMs.
+
+        An assumption, not a measurement: while both run, the forward has the given share and the
+        backward the rest, and a backward slows down with its share as the measured work does.
+
+        Parameters
+        ----------
+        forward_share : float, default 0.5
+            Share of the SMs; it and the rest must be measured ones or lie between them.
+        """
+        forward, backward = self.at([forward_share, 1 - forward_share]).tolist()
+        return Contention(forward, backward)
+
 
 class PairSlowdown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds of a training step beside another training job over seconds alone.
@@ -98,6 +113,14 @@ class PairSlowdown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     licence: str
     sha256: str
+
+    def contention(self) -> Contention:
+        """Return the contention if a forward and a backward are like two training jobs.
+
+        An assumption, not a measurement: what was measured are whole training steps side by side.
+        """
+        factor = max(self.slowdown, 1.0)
+        return Contention(factor, factor)
 
 
 class _Packaged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -135,6 +135,11 @@ def _simulated(
         if _less(start_value, value):
             schedule, value, explanation = initial, start_value, "the initial schedule is better"
     violations = validate(instance, schedule)
+    if instance.beyond_exact_model:
+        rules = ", ".join(
+            f"{name} {getattr(instance, name)!r}" for name in instance.beyond_exact_model
+        )
+        explanation = f"outside the exact model: {rules}"
     if violations:
         explanation = f"outside the exact model: {violations[0].message}"
     if on_solution is not None:

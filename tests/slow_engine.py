@@ -27,15 +27,17 @@ from lemix_opt.schedule import (
     Schedule,
 )
 
-# Order of what falls on one moment: ends, arrivals after a hop, first decisions, repeated ones.
-_END, _ARRIVE, _DECIDE, _RETRY = range(4)
+# Order of what falls on one moment: ends, arrivals after a hop, first decisions, repeated ones,
+# looks for memory.
+_END, _ARRIVE, _DECIDE, _RETRY, _LOOK = range(5)
 
 
 def slow_simulate(
     instance: Instance, policy: Policy, actual: Costs | None = None, seed: int = 0
 ) -> Schedule:
     """Do what `lemix_opt.simulate` does, one obvious step after another."""
-    instance.require_plain_rules("is not executed", ("pipeline", "weight_sync"))
+    from slow_shared import SharedRun
+
     costs = instance.costs if actual is None else actual
     if costs.forward_s.shape != instance.costs.forward_s.shape:
         raise FieldError(
@@ -43,7 +45,8 @@ def slow_simulate(
             where="actual.forward_s",
             expected=f"shape {instance.costs.forward_s.shape} as predicted",
         )
-    return _Run(instance, policy, costs, seed).finish()
+    plain = set(instance.beyond_exact_model) <= {"pipeline", "weight_sync"}
+    return (_Run if plain else SharedRun)(instance, policy, costs, seed).finish()
 
 
 class _Run:
@@ -109,8 +112,9 @@ class _Run:
 
     def finish(self) -> Schedule:
         heap = self.heap
-        while heap:
-            now_s = heap[0][0]
+        now_s = 0.0
+        while heap or self.touched:
+            now_s = now_s if self.touched else heap[0][0]
             while heap and heap[0][0] == now_s:
                 _, rank, _, item, phase, stage = heappop(heap)
                 if rank == _END:
@@ -118,11 +122,14 @@ class _Run:
                 elif rank == _ARRIVE:
                     self.nodes[self.placed[item[0]]].travelling -= 1
                     self._arrive(now_s, [item], phase, stage)
+                elif rank == _LOOK:
+                    self._look(now_s, item)
                 else:
                     self._decide(now_s, item[0])
-            for n in sorted(self.touched):
+            touched, self.touched = sorted(self.touched), set()
+            for n in touched:
                 self._dispatch(now_s, n)
-            self.touched.clear()
+            self._after_dispatch(now_s)
         table = np.array(self.rows, dtype=np.float64).reshape(-1, 7)
         whole = table[:, :5].astype(np.int64)
         rows = Operations(
@@ -199,6 +206,12 @@ class _Run:
         for item in items:
             node.ready(now_s, item, phase, stage)
 
+    def _look(self, now_s: float, item: Item) -> None:
+        raise NotImplementedError
+
+    def _after_dispatch(self, now_s: float) -> None:
+        pass
+
     def _dispatch(self, now_s: float, n: int) -> None:
         node = self.nodes[n]
         # From the last stage down, so that what starts now already counts in reservations.
@@ -259,7 +272,7 @@ class _Run:
         if phase == SYNC:
             return
         training = self.training[task]
-        if self.end_state[task] == DROPPED:
+        if self.end_state[task] == DROPPED and phase != UPDATE:
             del gpu.held[task]
             return
         whole = phase == UPDATE or node.end(phase, task, stage)

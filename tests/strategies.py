@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from lemix_opt import Cluster, Costs, Instance, Workload
-from lemix_opt.instance import GPU_ORDERS, PIPELINES, RELEASE_MODES
+from lemix_opt import Cluster, Contention, Costs, Instance, MemoryWait, Workload
+from lemix_opt.instance import (
+    GPU_ORDERS,
+    GPU_SHARINGS,
+    MEMORY_RULES,
+    PIPELINES,
+    RELEASE_MODES,
+)
 from lemix_opt.weight_sync import WeightSync
 
 
 @st.composite
-def instances(draw: st.DrawFn, max_tasks: int = 8, beyond: bool = False, **fixed: Any) -> Instance:
+def shared_rules(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw waits for memory, the published memory rule, and its threads with contention."""
+    rules: dict[str, Any] = {
+        "gpu_sharing": draw(st.sampled_from(GPU_SHARINGS)),
+        "memory_rule": draw(st.sampled_from(MEMORY_RULES)),
+    }
+    longest = [0.0, 1.0, 2.5, 10.0] + [inf] * (rules["memory_rule"] == "reserve")
+    waits = st.builds(MemoryWait, st.sampled_from([0.0, 0.5, 0.75]), st.sampled_from(longest))
+    rules["memory_wait"] = draw(st.none() | waits)
+    if rules["gpu_sharing"] == "reference_threads":
+        factors = st.sampled_from([1.0, 1.3, 1.5, 2.0])
+        rules["contention"] = draw(st.none() | st.builds(Contention, factors, factors))
+    if rules["memory_rule"] == "reference_threshold":
+        rules["memory_fraction"] = draw(st.sampled_from([0.5, 0.8, 1.0]))
+    return rules
+
+
+@st.composite
+def instances(
+    draw: st.DrawFn,
+    max_tasks: int = 8,
+    beyond: bool = False,
+    shared: bool | None = False,
+    **fixed: Any,
+) -> Instance:
     """Build a small instance of any release mode and order, with times off the grid.
 
-    `beyond` adds the rules that only the engine executes.
+    `beyond` adds weight synchronisation; `shared` the rules under which tasks wait for memory by
+    the clock or share a GPU (None: at times).
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     tasks = draw(st.integers(0, max_tasks))
@@ -54,6 +86,9 @@ def instances(draw: st.DrawFn, max_tasks: int = 8, beyond: bool = False, **fixed
         rules.setdefault("pipeline", draw(st.sampled_from(PIPELINES)))
         if rules["pipeline"] != "plain":
             rules["micro_batches"] = draw(st.integers(1, 4))
+    if draw(st.booleans()) if shared is None else shared:
+        rules |= draw(shared_rules())
+        rules["micro_batches"] = 1
     workload = Workload(kind, np.sort(rng.integers(0, 12, tasks)), 1, rng.integers(1, 9, tasks))
     cluster = Cluster(nodes, stages, 6.0, rng.permutation(np.arange(nodes) % classes))
     return Instance(cluster, workload, costs, **rules)

@@ -10,7 +10,7 @@ import pytest
 
 from lemix_opt import Assign, Cluster, Costs, Defer, Event, Instance, Schedule, Workload
 from lemix_opt.engine import simulate
-from lemix_opt.errors import LemixError, UnsupportedError
+from lemix_opt.errors import LemixError
 from lemix_opt.policy import FixedAssignment
 
 F, B, U = 0, 1, 2
@@ -181,8 +181,3 @@ def test_what_is_never_taken_up_again_stays_deferred_or_unfinished() -> None:
 def test_answers_that_cannot_be_done_are_errors() -> None:
     with pytest.raises(LemixError, match="task 0 on node 5"):
         run(build([0], [0.0]), [5])
-
-
-def test_rules_that_are_not_executed_say_so() -> None:
-    with pytest.raises(UnsupportedError, match="reference_threads"):
-        run(build([0], [0.0], gpu_sharing="reference_threads"))

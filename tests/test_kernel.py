@@ -78,7 +78,7 @@ def explain(fast: Schedule, slow: Schedule, instance: Instance) -> str:
 
 
 @settings(max_examples=400, deadline=None)
-@given(instances(max_tasks=9, beyond=True), st.integers(0, 10**6), st.booleans())
+@given(instances(max_tasks=9, beyond=True, shared=None), st.integers(0, 10**6), st.booleans())
 def test_agrees_with_the_slow_engine_event_by_event(
     instance: Instance, seed: int, surprised: bool
 ) -> None:
@@ -92,7 +92,7 @@ def test_agrees_with_the_slow_engine_event_by_event(
 
 @settings(max_examples=20, deadline=None)
 @given(
-    instances(max_tasks=60, beyond=True),
+    instances(max_tasks=60, beyond=True, shared=None),
     st.sampled_from(["jsq", "lemix", "mix-rr", "lemix-reference"]),
 )
 def test_agrees_with_the_slow_engine_under_known_policies(instance: Instance, name: str) -> None:
@@ -145,7 +145,7 @@ class InPython:
 
 
 @settings(max_examples=30, deadline=None)
-@given(instances(max_tasks=20, beyond=True))
+@given(instances(max_tasks=20, beyond=True, shared=None))
 def test_a_compiled_policy_does_the_same_in_machine_code_and_in_python(instance: Instance) -> None:
     assert simulate(instance, LateTurns()) == simulate(instance, InPython(LateTurns()))
 

@@ -12,7 +12,7 @@ from measured_data import DATA, needs_data
 
 from instances import load
 from instances.datasets import dataset
-from lemix_opt import Costs
+from lemix_opt import Contention, Costs
 from lemix_opt.errors import FieldError, UnknownNameError
 from predictors.sharing import (
     PairSlowdown,
@@ -160,3 +160,15 @@ def test_classes_are_stretched_one_by_one() -> None:
     assert scaled_costs(two, [1.0, 1.0]) == two
     with pytest.raises(FieldError, match=r"\(2,\), one factor for every node class"):
         scaled_costs(two, 2.0)
+
+
+def test_shares_and_pairs_give_the_contention_of_two_operations() -> None:
+    curve = load_share_slowdown("llama-prefill-a100")
+    halves = curve.contention()
+    assert halves.forward == halves.backward == pytest.approx(1.55, abs=0.01)
+    uneven = curve.contention(0.7)
+    assert (uneven.forward, uneven.backward) == pytest.approx((1.23, 2.37), abs=0.01)
+    with pytest.raises(FieldError, match="share"):
+        curve.contention(0.9)
+    pair = load_pair_slowdown("training-pair-v100")
+    assert pair.contention() == Contention(pair.slowdown, pair.slowdown)

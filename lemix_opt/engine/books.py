@@ -8,9 +8,17 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.engine.view import fixed
-from lemix_opt.instance import GPU_ORDERS, PIPELINES, RELEASE_MODES, Instance
+from lemix_opt.instance import (
+    GPU_ORDERS,
+    GPU_SHARINGS,
+    MEMORY_RULES,
+    PIPELINES,
+    RELEASE_MODES,
+    Instance,
+)
 
 ORDER_RESERVE, ORDER_BACKWARD_FIRST, ORDER_FIFO, ORDER_TASK_ID = range(len(GPU_ORDERS))
 ASYNC, SYNC, OPEN = range(len(RELEASE_MODES))
@@ -35,7 +43,11 @@ class Truth(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The rules of execution as numbers."""
+    """The rules of execution as numbers.
+
+    `threshold` is the published memory rule, `timed` says whether operations wait for memory by
+    the clock, and `threads` whether a GPU has a second lane.
+    """
 
     nodes: int
     stages: int
@@ -47,6 +59,13 @@ class Rules(NamedTuple):
     sync_every: int
     watched: int
     recorded: int
+    threshold: int
+    timed: int
+    threads: int
+    poll_s: float
+    max_wait_s: float
+    forward_slow: float
+    backward_slow: float
 
 
 class Books(NamedTuple):
@@ -57,6 +76,11 @@ class Books(NamedTuple):
     Only with micro-batches: `begun_parts` counts forwards begun and `ended_parts` backwards ended
     by task and stage, `hops` the items on their way between GPUs of a node, and `clock_s` is
     scratch room by stage.
+    Of an item that waits for memory by the clock, `deadline_s` is the end of the wait (NaN: it does
+    not wait) and `look_s` the next look; `alarm_s` is its look in the heap (NaN: none). `fresh`
+    and `failed` are lists, counted by their first entry, of waits that have just begun and of
+    items to be dropped; `taken` is the operation that keeps a lane while it waits, and `slowed`
+    marks GPUs whose two operations slow each other down.
     """
 
     start_s: npt.NDArray[np.float64]
@@ -100,6 +124,13 @@ class Books(NamedTuple):
     ended_parts: npt.NDArray[np.int32]
     clock_s: npt.NDArray[np.float64]
     hops: npt.NDArray[np.int64]
+    deadline_s: npt.NDArray[np.float64]
+    look_s: npt.NDArray[np.float64]
+    alarm_s: npt.NDArray[np.float64]
+    fresh: npt.NDArray[np.int32]
+    failed: npt.NDArray[np.int32]
+    taken: npt.NDArray[np.int32]
+    slowed: npt.NDArray[np.uint8]
 
 
 def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
@@ -111,7 +142,7 @@ _I1, _U1 = types.int8, types.uint8
 TRUTH_T = types.NamedTuple(
     tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2, 1)), Truth
 )
-RULES_T = types.NamedUniTuple(_I8, len(Rules._fields), Rules)
+RULES_T = types.NamedTuple((_I8,) * 13 + (_F8,) * 4, Rules)
 BOOKS_T = types.NamedTuple(
     tuple(
         _array(dtype, dimensions, False)
@@ -157,6 +188,13 @@ BOOKS_T = types.NamedTuple(
             (_I4, 1),
             (_F8, 1),
             (_I8, 1),
+            (_F8, 1),
+            (_F8, 1),
+            (_F8, 1),
+            (_I4, 1),
+            (_I4, 1),
+            (_I4, 1),
+            (_U1, 1),
         )
     ),
     Books,
@@ -192,6 +230,8 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
     `watched` is the mask of events the policy observes; after `recorded` events the driver hands
     them over (0: nothing is recorded).
     """
+    contention = instance.contention or Contention()
+    threshold = MEMORY_RULES.index(instance.memory_rule)
     return Rules(
         instance.cluster.nodes,
         instance.cluster.stages,
@@ -203,4 +243,11 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
         instance.weight_sync.every if instance.weight_sync else 0,
         watched,
         recorded,
+        threshold,
+        int(threshold or instance.memory_wait is not None),
+        GPU_SHARINGS.index(instance.gpu_sharing),
+        instance.waiting.poll_s,
+        instance.waiting.max_wait_s,
+        contention.forward,
+        contention.backward,
     )

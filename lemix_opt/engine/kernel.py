@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import inf, nan
+from math import inf, isnan, nan
 from typing import Any
 
 from numba import types
@@ -36,12 +36,14 @@ from lemix_opt.engine.codes import (
     TOLD_FULL,
 )
 from lemix_opt.engine.jit import compiled
+from lemix_opt.engine.lanes import slow_down, speed_up
 from lemix_opt.engine.parts import end_part, task_of
 from lemix_opt.engine.queues import (
     ITEM_SHIFT,
     PHASE_SHIFT,
     RANK_ARRIVE,
     RANK_DECIDE,
+    RANK_LOOK,
     RANK_RETRY,
     RANK_SHIFT,
     SERIAL_SHIFT,
@@ -64,7 +66,9 @@ from lemix_opt.engine.steps import (
     touch,
     waits_for,
 )
+from lemix_opt.engine.turns import take_turns
 from lemix_opt.engine.view import VIEW_T, View
+from lemix_opt.engine.waits import look, note_failure
 from lemix_opt.schedule import BACKWARD, DEFERRED, DONE, DROPPED, FORWARD, SYNC, UNFINISHED, UPDATE
 
 RANK_END = -1
@@ -125,13 +129,43 @@ def run(
     touched, is_touched = books.touched, books.is_touched
     ends, first_end = books.gpu_end_s, books.first_end
     size, waits, touches = 0, 0, 0
-    serial, coming, trained, now = 0, 0, 0, 0.0
+    serial, coming, trained, fails, now = 0, 0, 0, 0, 0.0
     arrivals = books.arrivals
     last_stage = S - 1
 
     while True:
         if rules.recorded and state[1] >= rules.recorded:
             yield TOLD_FULL
+        # Tasks that did not get their memory.
+        for at in range(1, fails + 1):
+            item = books.failed[at]
+            task = task_of(rules, item)
+            node = books.node[task]
+            place = int(books.place[item])
+            phase, stage = place // S, place % S
+            touches = touch(touched, is_touched, touches, node)
+            # What it holds on the stages it has been to is free again.
+            if M > 1 and view.training[task]:
+                drop_parts(view, truth, books, rules, task, node, stage)
+            else:
+                forget(books, rules, item, node)
+                for s in range(stage + phase if view.training[task] else 0):
+                    free(view, truth, books, rules, task, node, s)
+                if phase == BACKWARD and rules.threads:
+                    books.running[node * S + last_stage] = 0
+            books.end_state[task] = DROPPED
+            talk[3], talk[4], talk[5] = task, stage, node
+            yield TOLD_DROP
+            if watched >> SEES_DROP & 1:
+                observe(SEES_DROP, now, task, node, phase, stage, nan, view, state)
+            size = release_after(view, books, times, keys, size, task, now)
+            for k in range(waits):
+                serial += 1
+                size = push(times, keys, size, now, retry_key(serial, waiting[k]))
+            waits = 0
+        if fails:
+            fails = 0
+            books.failed[0] = 0
         # What comes next: ends, arrivals, decisions, repeated ones.
         next_s, rank = ends[first_end[1]], RANK_END
         own = False
@@ -143,7 +177,7 @@ def run(
             if release < next_s or (
                 release == next_s
                 and (
-                    rank == RANK_RETRY
+                    rank >= RANK_RETRY
                     or (rank == RANK_DECIDE and task < (keys[0] >> ITEM_SHIFT) & 0xFFFFFFFF)
                 )
             ):
@@ -152,8 +186,14 @@ def run(
             for at in range(touches):
                 node = touched[at]
                 is_touched[node] = 0
-                dispatch(view, truth, books, rules, observe, state, node, now)
+                if rules.timed or rules.threads:
+                    size = take_turns(
+                        view, truth, books, rules, observe, state, times, keys, size, node, now
+                    )
+                else:
+                    dispatch(view, truth, books, rules, observe, state, node, now)
             touches = 0
+            fails = books.failed[0]
             continue
         if next_s == inf:
             return
@@ -162,8 +202,9 @@ def run(
 
         if rank == RANK_END:
             for number in range(take_ends(books, now)):
-                gpu = books.ending[number]
-                key = books.gpu_key[gpu]
+                slot = books.ending[number]
+                gpu = slot % (N * S) if rules.threads else slot
+                key = books.gpu_key[slot]
                 item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
                 phase = (key >> PHASE_SHIFT) & 3
                 stage = key & 0x3FFF
@@ -171,7 +212,9 @@ def run(
                 node = books.node[task]
                 kind = view.node_class[node]
                 trains = view.training[task]
-                books.running[gpu] = 0
+                books.running[slot] = 0
+                if rules.threads:
+                    speed_up(view, books, rules, slot, now)
                 books.wants[gpu] = waits_for(books, rules, node, stage)
                 touches = touch(touched, is_touched, touches, node)
                 if phase == SYNC:
@@ -200,6 +243,8 @@ def run(
                         hop = truth.hop_s[kind, task, stage]
                     elif trains and not (parted and rules.pipeline == GPIPE):
                         to_phase, to_stage = BACKWARD, last_stage
+                        # The last stage's thread sees to all backwards and updates first.
+                        books.running[slot] = rules.threads
                     elif trains and last_part:
                         for sibling in range(task * M, task * M + M):
                             queue_up(books, rules, sibling, node, BACKWARD, last_stage, now)
@@ -223,13 +268,15 @@ def run(
                 if freed >= 0:
                     size = release_after(view, books, times, keys, size, freed, now)
                 if phase == BACKWARD and last_part and truth.update_s[kind, stage] > 0.0:
-                    books.running[gpu] = 1
+                    books.running[slot] = 1
                     books.wants[gpu] = 0
                     end = now + truth.update_s[kind, stage]
                     row = row_of(books, rules, view, item, UPDATE, stage)
                     books.start_s[row] = now
                     books.end_s[row] = end
-                    set_end(books, gpu, end, operation_key(0, item, UPDATE, stage))
+                    set_end(books, slot, end, operation_key(0, item, UPDATE, stage))
+                    if rules.threads:
+                        slow_down(view, books, rules, slot, now)
                     if watched >> SEES_START & 1:
                         observe(
                             SEES_START,
@@ -244,6 +291,8 @@ def run(
                         )
                 if books.left[task] == 0:
                     books.end_state[task] = DONE
+                    if rules.threads and trains:
+                        books.running[node * S + last_stage] = 0
                     if rules.sync_every and trains and truth.sync_s[node] > 0.0:
                         trained += 1
                         if trained % rules.sync_every == 0:
@@ -255,6 +304,17 @@ def run(
                             serial += 1
                             size = push(times, keys, size, now, retry_key(serial, waiting[k]))
                         waits = 0
+            continue
+
+        if rank == RANK_LOOK:
+            key = keys[0]
+            size = pop(times, keys, size)
+            item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
+            waited = not isnan(books.deadline_s[item])
+            size = look(view, truth, books, rules, times, keys, size, item, now)
+            if waited and isnan(books.deadline_s[item]):
+                touches = touch(touched, is_touched, touches, books.node[item])
+            fails = books.failed[0]
             continue
 
         if rank == RANK_ARRIVE:
@@ -322,20 +382,6 @@ def run(
             for item in range(first_item, last_item + 1):
                 queue_up(books, rules, item, node, phase, stage, now)
             continue
-        # What earlier stages hold for a training task is free again.
-        if M > 1 and view.training[task]:
-            drop_parts(view, truth, books, rules, task, node, stage)
-        else:
-            forget(books, rules, first_item, node)
-            for s in range(stage if view.training[task] else 0):
-                free(view, truth, books, rules, task, node, s)
-        books.end_state[task] = DROPPED
-        talk[3], talk[4], talk[5] = task, stage, node
-        yield TOLD_DROP
-        if watched >> SEES_DROP & 1:
-            observe(SEES_DROP, now, task, node, phase, stage, nan, view, state)
-        size = release_after(view, books, times, keys, size, task, now)
-        for k in range(waits):
-            serial += 1
-            size = push(times, keys, size, now, retry_key(serial, waiting[k]))
-        waits = 0
+        books.place[first_item] = phase * S + stage
+        note_failure(books, first_item)
+        fails = 1

@@ -18,10 +18,8 @@ from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import may_follow, task_of
 from lemix_opt.engine.reserve import fits_before_backwards
 from lemix_opt.engine.view import View
+from lemix_opt.engine.waits import SLACK_BYTES, may_go
 from lemix_opt.schedule import BACKWARD, FORWARD
-
-SLACK_BYTES = 1e-3
-"""Bytes by which sums of gigabytes may be off."""
 
 
 @inlined
@@ -35,7 +33,14 @@ def begun_here(view: View, books: Books, rules: Rules, item: int, stage: int) ->
 
 @inlined
 def may_start(
-    view: View, truth: Truth, books: Books, rules: Rules, item: int, node: int, stage: int
+    view: View,
+    truth: Truth,
+    books: Books,
+    rules: Rules,
+    item: int,
+    node: int,
+    stage: int,
+    now_s: float,
 ) -> bool:
     """Whether an item's forward can take its memory beside what is held now."""
     task = task_of(rules, item)
@@ -43,12 +48,13 @@ def may_start(
         return may_follow(books, rules, task * rules.stages + stage, stage)
     held = truth.held_bytes[view.node_class[node], task, stage]
     gpu = node * rules.stages + stage
-    return books.used_bytes[gpu] + held <= view.capacity_bytes[node, stage] + SLACK_BYTES
+    fits = bool(books.used_bytes[gpu] + held <= view.capacity_bytes[node, stage] + SLACK_BYTES)
+    return may_go(books, rules, item, fits, now_s) if rules.timed else fits
 
 
 @inlined
 def next_forward(
-    view: View, truth: Truth, books: Books, rules: Rules, node: int, stage: int
+    view: View, truth: Truth, books: Books, rules: Rules, node: int, stage: int, now_s: float
 ) -> int:
     """Return the item whose forward may start on a GPU by order and memory, or NONE."""
     gpu = node * rules.stages + stage
@@ -64,12 +70,12 @@ def next_forward(
             if view.training[task_of(rules, last)] and (last + 1) % rules.micro_batches:
                 item = last + 1
         if item != NONE:
-            return item if may_start(view, truth, books, rules, item, node, stage) else NONE
+            return item if may_start(view, truth, books, rules, item, node, stage, now_s) else NONE
     item = books.head[FORWARD, gpu]
     held_up = False
     while item != NONE:
         passes = not held_up or begun_here(view, books, rules, item, stage)
-        if passes and may_start(view, truth, books, rules, item, node, stage):
+        if passes and may_start(view, truth, books, rules, item, node, stage, now_s):
             return item
         if rules.one_order or rules.order == ORDER_FIFO:
             if rules.micro_batches == 1:
@@ -95,7 +101,7 @@ def pick(
     backward = books.head[BACKWARD, node * rules.stages + stage]
     if backward != NONE and rules.order in (ORDER_RESERVE, ORDER_BACKWARD_FIRST):
         return 2 * backward + BACKWARD
-    forward = next_forward(view, truth, books, rules, node, stage)
+    forward = next_forward(view, truth, books, rules, node, stage, now_s)
     if forward == NONE:
         return NONE if backward == NONE else 2 * backward + BACKWARD
     if backward != NONE:

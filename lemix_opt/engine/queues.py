@@ -8,8 +8,9 @@ from typing import Any
 from lemix_opt.engine.books import NONE, Books
 from lemix_opt.engine.jit import inlined
 
-# What falls on one moment, after the ends: arrivals after a hop, first decisions, repeated ones.
-RANK_ARRIVE, RANK_DECIDE, RANK_RETRY = range(3)
+# What falls on one moment, after the ends: arrivals after a hop, first decisions, repeated ones,
+# looks for memory.
+RANK_ARRIVE, RANK_DECIDE, RANK_RETRY, RANK_LOOK = range(4)
 # A key holds rank, item (or number of the retry and task), phase and stage, so that events of one
 # moment come in that order.
 RANK_SHIFT, ITEM_SHIFT, PHASE_SHIFT = 60, 16, 14

@@ -29,8 +29,6 @@ from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, Defer, Event, Policy
 from lemix_opt.schedule import UNFINISHED, Schedule
 
-EXECUTED = ("pipeline", "weight_sync")
-"""Fields of an instance whose every value is executed."""
 RECORDED = 4096
 """Events kept for a policy in plain Python before they are handed over."""
 
@@ -62,12 +60,9 @@ def simulate(
 
     Raises
     ------
-    UnsupportedError
-        For rules this engine does not execute.
     LemixError
         If the policy answers what cannot be done.
     """
-    instance.require_plain_rules("is not executed", EXECUTED)
     costs = instance.costs if actual is None else actual
     if costs.forward_s.shape != instance.costs.forward_s.shape:
         raise FieldError(
@@ -172,7 +167,7 @@ class _Run:
         self.out_of_memory: list[tuple[int, int, int, float]] = []
         self.talk = np.zeros(8)
         self.rows = rows_of(instance, costs)
-        self.books = _books(instance, costs, self.rows)
+        self.books = _books(instance, costs, rules, self.rows)
         # The kernel counts no references: what it works on lives as long as this object.
         self.arguments = (
             view_of(instance),
@@ -212,13 +207,15 @@ class _Run:
         )
 
 
-def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Books:
+def _books(instance: Instance, costs: Costs, rules: Rules, rows: npt.NDArray[np.int64]) -> Books:
     work, cluster = instance.workload, instance.cluster
     tasks, gpus = instance.tasks, cluster.nodes * cluster.stages
     items = tasks * instance.micro_batches
     counted = tasks * cluster.stages if instance.micro_batches > 1 else 0
-    events = items + 2 * tasks + 1
-    slots = 1 << (gpus - 1).bit_length()
+    lanes = 1 + rules.threads
+    timed = items if rules.timed else 0
+    events = items + 2 * tasks + 1 + timed
+    slots = 1 << (lanes * gpus - 1).bit_length()
     loop = np.flatnonzero(work.is_training)
     successor = np.full(tasks, NONE, dtype=np.int32)
     own = np.ones(tasks, dtype=bool)
@@ -248,7 +245,7 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
         begun_s=np.empty(items),
         head=np.full((2, gpus), NONE, dtype=np.int32),
         tail=np.full((2, gpus), NONE, dtype=np.int32),
-        running=np.zeros(gpus, dtype=np.uint8),
+        running=np.zeros(lanes * gpus, dtype=np.uint8),
         busy_until_s=np.full(gpus, -inf),
         used_bytes=resident.copy(),
         holders=np.zeros(gpus, dtype=np.int64),
@@ -261,7 +258,7 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
         gpu_end_s=np.full(slots, inf),
         gpu_key=np.arange(slots, dtype=np.int64),
         first_end=_tree(slots),
-        ending=np.empty(gpus, dtype=np.int32),
+        ending=np.empty(lanes * gpus, dtype=np.int32),
         wants=np.zeros(gpus, dtype=np.uint8),
         # Untouched pages cost nothing, so these have room for the worst case.
         times=np.empty(events),
@@ -275,6 +272,13 @@ def _books(instance: Instance, costs: Costs, rows: npt.NDArray[np.int64]) -> Boo
         ended_parts=np.zeros(counted, dtype=np.int32),
         clock_s=np.empty(cluster.stages),
         hops=np.zeros(cluster.nodes, dtype=np.int64),
+        deadline_s=np.full(timed, nan),
+        look_s=np.full(timed, nan),
+        alarm_s=np.full(timed, nan),
+        fresh=np.zeros(timed + 1, dtype=np.int32),
+        failed=np.zeros(lanes * gpus + 2, dtype=np.int32),
+        taken=np.full(lanes * gpus, NONE, dtype=np.int32),
+        slowed=np.zeros(gpus, dtype=np.uint8),
     )
 
 

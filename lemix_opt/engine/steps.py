@@ -9,7 +9,7 @@ from lemix_opt.engine.books import NONE, ORDER_RESERVE, ORDER_TASK_ID, Books, Ru
 from lemix_opt.engine.codes import SEES_START
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import free_all, runs_on, task_of
-from lemix_opt.engine.pick import SLACK_BYTES, pick
+from lemix_opt.engine.pick import pick
 from lemix_opt.engine.queues import (
     RANK_DECIDE,
     insert,
@@ -20,6 +20,7 @@ from lemix_opt.engine.queues import (
 )
 from lemix_opt.engine.reserve import stands_still
 from lemix_opt.engine.view import View
+from lemix_opt.engine.waits import SLACK_BYTES
 from lemix_opt.schedule import BACKWARD, FORWARD, SYNC, UPDATE
 
 
@@ -109,7 +110,9 @@ def free(
 
 @inlined
 def fits_alone(view: View, truth: Truth, rules: Rules, task: int, node: int, stage: int) -> bool:
-    """Whether a task's forward fits on an otherwise empty GPU."""
+    """Whether a task's forward fits on an otherwise empty GPU; a threshold does not ask this."""
+    if rules.threshold:
+        return True
     held = truth.held_bytes[view.node_class[node], task, stage]
     room_bytes = view.capacity_bytes[node, stage] - truth.resident_bytes[node, stage]
     return held <= room_bytes + SLACK_BYTES
@@ -175,6 +178,90 @@ def send_weights(
 
 
 @inlined
+def begin(
+    view: View,
+    truth: Truth,
+    books: Books,
+    rules: Rules,
+    observe: Any,
+    state: Any,
+    node: int,
+    stage: int,
+    slot: int,
+    item: int,
+    phase: int,
+    now_s: float,
+) -> None:
+    """Start a queued operation on a GPU, in a slot of the tree of ends."""
+    stages, parts = rules.stages, rules.micro_batches
+    gpu = node * stages + stage
+    task = task_of(rules, item)
+    trains = view.training[task]
+    kind = view.node_class[node]
+    if phase == FORWARD:
+        seconds = truth.forward_s[kind, task, stage]
+    else:
+        seconds = truth.backward_s[kind, task, stage]
+    if trains and parts > 1:
+        seconds /= parts
+    end = now_s + seconds
+    first, last = True, True
+    if trains and parts > 1:
+        at = task * stages + stage
+        if phase == FORWARD:
+            first = books.begun_parts[at] == 0
+            books.begun_parts[at] += 1
+        else:
+            first = books.ended_parts[at] == 0
+            last = books.ended_parts[at] == parts - 1
+    busy = end
+    if phase == BACKWARD and last:
+        busy += truth.update_s[kind, stage]
+    remove(books, phase, gpu, item)
+    books.running[slot] = 1
+    books.wants[gpu] = 0
+    books.busy_until_s[gpu] = busy
+    books.place[item] = phase * stages + stage
+    books.begun_s[item] = now_s
+    if phase == FORWARD:
+        if trains and rules.order == ORDER_RESERVE:
+            books.owed[gpu, books.owes[gpu]] = item
+            books.owes[gpu] += 1
+        if first:
+            books.used_bytes[gpu] += truth.held_bytes[kind, task, stage]
+            books.holders[gpu] += 1
+        if rules.one_order:
+            if stage:
+                books.due[gpu] = books.turn_after[item]
+            else:
+                books.turn_after[item] = NONE
+                if books.turn_last[node] != NONE:
+                    books.turn_after[books.turn_last[node]] = item
+                books.turn_last[node] = item
+                for s in range(1, stages):
+                    if books.due[node * stages + s] == NONE:
+                        books.due[node * stages + s] = item
+    elif rules.order == ORDER_RESERVE:
+        settle(books, gpu, item)
+    row = row_of(books, rules, view, item, phase, stage)
+    books.start_s[row] = now_s
+    books.end_s[row] = end
+    set_end(books, slot, end, operation_key(0, item, phase, stage))
+    if first and rules.watched >> SEES_START & 1:
+        observe(
+            SEES_START,
+            now_s,
+            task,
+            node,
+            phase,
+            stage,
+            books.used_bytes[gpu],
+            view,
+            state,
+        )
+
+
+@inlined
 def dispatch(
     view: View,
     truth: Truth,
@@ -203,70 +290,19 @@ def dispatch(
         chosen = pick(view, truth, books, rules, node, stage, now_s, waived)
         if chosen == NONE:
             continue
-        item, phase = chosen >> 1, chosen & 1
-        task = task_of(rules, item)
-        trains = view.training[task]
-        kind = view.node_class[node]
-        if phase == FORWARD:
-            seconds = truth.forward_s[kind, task, stage]
-        else:
-            seconds = truth.backward_s[kind, task, stage]
-        if trains and parts > 1:
-            seconds /= parts
-        end = now_s + seconds
-        first, last = True, True
-        if trains and parts > 1:
-            at = task * stages + stage
-            if phase == FORWARD:
-                first = books.begun_parts[at] == 0
-                books.begun_parts[at] += 1
-            else:
-                first = books.ended_parts[at] == 0
-                last = books.ended_parts[at] == parts - 1
-        busy = end
-        if phase == BACKWARD and last:
-            busy += truth.update_s[kind, stage]
-        remove(books, phase, gpu, item)
-        books.running[gpu] = 1
-        books.wants[gpu] = 0
-        books.busy_until_s[gpu] = busy
-        books.place[item] = phase * stages + stage
-        books.begun_s[item] = now_s
-        if phase == FORWARD:
-            if trains and rules.order == ORDER_RESERVE:
-                books.owed[gpu, books.owes[gpu]] = item
-                books.owes[gpu] += 1
-            if first:
-                books.used_bytes[gpu] += truth.held_bytes[kind, task, stage]
-                books.holders[gpu] += 1
-            if rules.one_order:
-                if stage:
-                    books.due[gpu] = books.turn_after[item]
-                else:
-                    books.turn_after[item] = NONE
-                    if books.turn_last[node] != NONE:
-                        books.turn_after[books.turn_last[node]] = item
-                    books.turn_last[node] = item
-                    for s in range(1, stages):
-                        if books.due[node * stages + s] == NONE:
-                            books.due[node * stages + s] = item
-        elif rules.order == ORDER_RESERVE:
-            settle(books, gpu, item)
-        row = row_of(books, rules, view, item, phase, stage)
-        books.start_s[row] = now_s
-        books.end_s[row] = end
-        set_end(books, gpu, end, operation_key(0, item, phase, stage))
-        if first and rules.watched >> SEES_START & 1:
-            observe(
-                SEES_START,
-                now_s,
-                task,
-                node,
-                phase,
-                stage,
-                books.used_bytes[gpu],
-                view,
-                state,
-            )
+        begin(
+            view,
+            truth,
+            books,
+            rules,
+            observe,
+            state,
+            node,
+            stage,
+            gpu,
+            chosen >> 1,
+            chosen & 1,
+            now_s,
+        )
         if waived:
             return
