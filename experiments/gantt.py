@@ -11,7 +11,7 @@ from lemix_opt.errors import FieldError, MissingExtraError
 from lemix_opt.evaluation import response_s
 from lemix_opt.files import write_atomically
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, SYNC, UPDATE, Schedule
+from lemix_opt.schedule import BACKWARD, OFFLOAD, RELOAD, SYNC, UPDATE, Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,15 @@ COLOURS = {
     "backward": "#D55E00",
     "update": "#999999",
     "weight sync": "#009E73",
+    "offload": "#CC79A7",
+    "reload": "#F0E442",
+}
+NAMES = {
+    BACKWARD: "backward",
+    UPDATE: "update",
+    SYNC: "weight sync",
+    OFFLOAD: "offload",
+    RELOAD: "reload",
 }
 FORMATS = ("png", "svg", "pdf")
 
@@ -82,7 +91,7 @@ def plot_gantt(
     ):
         trains = bool(work.is_training[task])
         kind = "training forward" if trains else "inference forward"
-        kind = {BACKWARD: "backward", UPDATE: "update", SYNC: "weight sync"}.get(phase, kind)
+        kind = NAMES.get(phase, kind)
         drawn.add(kind)
         hatch: dict[str, Any] = {"hatch": "////"} if late[task] else {}
         ax.barh(

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, SYNC, UPDATE, Schedule
+from lemix_opt.schedule import (
+    BACKWARD,
+    FORWARD,
+    OFFLOAD,
+    PHASES,
+    SYNC,
+    UPDATE,
+    Schedule,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -115,10 +123,12 @@ def _chain_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int,
             before = (task, BACKWARD, stage)
         elif phase == SYNC:
             before = (task, UPDATE, 0) if (task, UPDATE, 0) in index else (task, BACKWARD, 0)
-        elif phase == BACKWARD and stage == last:
+        elif phase == OFFLOAD:
+            before = (task, FORWARD, stage)
+        elif phase != FORWARD and stage == last:
             before = (task, FORWARD, last)
         else:
-            before = (task, phase, stage - 1 if phase == FORWARD else stage + 1)
+            before = (task, FORWARD, stage - 1) if phase == FORWARD else (task, BACKWARD, stage + 1)
             if before in index:
                 of_class = int(kind[int(schedule.node[task])])
                 lag = float(hop[of_class, task, min(stage, before[2])])

@@ -181,6 +181,13 @@ class Instance:
                 expected="a finite time: use may stay above a threshold for good",
             )
 
+        if self.waiting.offload_bytes_per_s and (shared or published):
+            raise FieldError(
+                f"offloading under {self.gpu_sharing!r} and {self.memory_rule!r}",
+                where="memory_wait.offload_bytes_per_s",
+                expected="0, or gpu_sharing 'exclusive' and memory_rule 'reserve'",
+            )
+
     def _check_memory(self) -> None:
         fits = self.fits()
         homeless = np.flatnonzero(~fits.any(axis=1))

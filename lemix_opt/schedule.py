@@ -11,8 +11,8 @@ import numpy.typing as npt
 from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats, integers
 from lemix_opt.errors import FieldError
 
-PHASES = ("forward", "backward", "update", "sync")
-FORWARD, BACKWARD, UPDATE, SYNC = range(len(PHASES))
+PHASES = ("forward", "backward", "update", "sync", "offload", "reload")
+FORWARD, BACKWARD, UPDATE, SYNC, OFFLOAD, RELOAD = range(len(PHASES))
 END_STATES = ("done", "deferred", "dropped", "unfinished")
 DONE, DEFERRED, DROPPED, UNFINISHED = 0, 1, 2, 3
 
@@ -24,7 +24,8 @@ class Operations:
     Parameters
     ----------
     task, phase, stage, micro_batch, node : array_like of int
-        Phase is 0 forward, 1 backward, 2 update, 3 weight synchronisation that the task set off.
+        Phase is 0 forward, 1 backward, 2 update, 3 weight synchronisation that the task set off,
+        4 and 5 its activations on their way to the host's memory and back.
     start_s, end_s : array_like
         Seconds; an end is never before its start.
     """
@@ -47,7 +48,7 @@ class Operations:
         start = floats("operations.start_s", self.start_s, shape, minimum=0)
         checked: dict[str, IntArray | FloatArray] = {
             "task": task,
-            "phase": integers("operations.phase", self.phase, shape, minimum=0, maximum=SYNC),
+            "phase": integers("operations.phase", self.phase, shape, minimum=0, maximum=RELOAD),
             "stage": integers("operations.stage", self.stage, shape, minimum=0),
             "micro_batch": integers("operations.micro_batch", self.micro_batch, shape, minimum=0),
             "node": integers("operations.node", self.node, shape, minimum=0),

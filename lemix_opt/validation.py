@@ -11,7 +11,17 @@ from itertools import pairwise
 import numpy as np
 
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, SYNC, UPDATE, Schedule
+from lemix_opt.schedule import (
+    BACKWARD,
+    FORWARD,
+    OFFLOAD,
+    PHASES,
+    RELOAD,
+    SYNC,
+    UPDATE,
+    Schedule,
+)
+from lemix_opt.validation_offload import move_faults, move_keys
 from lemix_opt.validation_published import thread_faults, threshold_faults
 from lemix_opt.violation import TOLERANCE_BYTES, TOLERANCE_S, Violation
 
@@ -62,6 +72,7 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     if instance.fifo:
         check.one_order()
     check.syncs()
+    check.found += move_faults(instance, schedule, check.span, check.moves)
     return sorted(check.found, key=lambda v: (v.time_s, v.task, v.stage, v.rule))
 
 
@@ -100,7 +111,8 @@ def _structure(instance: Instance, schedule: Schedule) -> list[Violation]:
             if times != 1:
                 text = f"task {task} has {times} {PHASES[phase]} operations on stage {stage}, not 1"
                 found.append(Violation("operations", text + _of(part), task, stage, node))
-        for phase, stage, part in sorted(set(counts[task]) - set(wanted)):
+        moves = move_keys(instance, task, counts[task])
+        for phase, stage, part in sorted(set(counts[task]) - set(wanted) - moves):
             text = f"task {task} has a {PHASES[phase]} on stage {stage} that does not belong to it"
             found.append(Violation("operations", text + _of(part), task, stage, node))
     return sorted(found, key=lambda v: (v.task, v.stage, v.rule))
@@ -121,8 +133,9 @@ class _Check:
             (t, p, s, m): (b, e)
             for t, p, s, m, b, e in zip(*(c.tolist() for c in columns), strict=True)
         }
-        self.span: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] != SYNC}
+        self.span: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] < SYNC}
         self.sync: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] == SYNC}
+        self.moves: dict[_Key, _Span] = {k: v for k, v in spans.items() if k[1] > SYNC}
         training = instance.workload.is_training.tolist()
         self.parts = [instance.micro_batches if trains else 1 for trains in training]
         self.kind = [int(instance.cluster.node_class[n]) for n in schedule.node]
@@ -202,7 +215,7 @@ class _Check:
 
     def gpus(self) -> None:
         queues: dict[tuple[int, int], list[tuple[float, float, int, int]]] = defaultdict(list)
-        for (task, phase, stage, _), (start, end) in (self.span | self.sync).items():
+        for (task, phase, stage, _), (start, end) in (self.span | self.sync | self.moves).items():
             queues[int(self.schedule.node[task]), stage].append((start, end, task, phase))
         for (node, stage), entries in queues.items():
             entries.sort()
@@ -229,8 +242,15 @@ class _Check:
             held /= self.parts[task]
             until = self.span[task, BACKWARD, stage, part][1] if training[task] else end
             place = (int(self.schedule.node[task]), stage)
-            changes[place].append((start, 1, held, task))
-            changes[place].append((until - TOLERANCE_S, 0, -held, task))
+            stays = [(start, until)]
+            if (task, OFFLOAD, stage, part) in self.moves:
+                stays = [
+                    (start, self.moves[task, OFFLOAD, stage, part][1]),
+                    (self.moves[task, RELOAD, stage, part][0], until),
+                ]
+            for begun, over in stays:
+                changes[place].append((begun, 1, held, task))
+                changes[place].append((over - TOLERANCE_S, 0, -held, task))
         for (node, stage), steps in changes.items():
             room = float(
                 self.instance.limit_bytes[node, stage] - self.instance.resident_bytes[node, stage]

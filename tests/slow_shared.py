@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from math import inf
 
 from slow_engine import _END, _LOOK, _Run
@@ -11,7 +12,7 @@ from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Event, Policy
-from lemix_opt.schedule import BACKWARD, DROPPED, FORWARD, SYNC, UPDATE
+from lemix_opt.schedule import BACKWARD, DROPPED, FORWARD, OFFLOAD, RELOAD, SYNC, UPDATE
 
 
 class SharedRun(_Run):
@@ -34,6 +35,10 @@ class SharedRun(_Run):
         self.lost: list[tuple[int, int, int]] = []
         for n, node in enumerate(self.nodes):
             node._may_start = lambda stage, task, n=n: self.threshold or self._gets(n, task, stage)
+        self.rate = self.wait.offload_bytes_per_s
+        # Activations in the host's memory, by node, stage and task; order of forwards by GPU.
+        self.away: set[tuple[int, int, int]] = set()
+        self.begun: dict[tuple[int, int], list[int]] = defaultdict(list)
         self.memory = instance.cluster.memory_bytes.tolist()
         self.now_s = 0.0
 
@@ -48,6 +53,9 @@ class SharedRun(_Run):
         gpu = self.nodes[n].gpus[stage]
         if self._room(n, task, stage):
             del self.waits[task]
+            self.touched.add(n)
+        elif now_s >= deadline_s and self.rate:
+            self.waits[task] = (deadline_s, inf)
             self.touched.add(n)
         elif now_s >= deadline_s:
             del self.waits[task]
@@ -88,6 +96,10 @@ class SharedRun(_Run):
             self.touched.add(n)
             self.nodes[n].ready(now_s, items[0], phase, stage)
             return
+        for s in range(self.stages):
+            # What is on its way out keeps its memory until it is there.
+            found = self.runs.get((n, s, 0), (-1, -1, -1))
+            self.running[n, s] = found[0] if found[1] == OFFLOAD else -1
         super()._arrive(now_s, items, phase, stage)
 
     def _drop(self, now_s: float, task: int, phase: int, stage: int) -> None:
@@ -110,10 +122,15 @@ class SharedRun(_Run):
             return self.keeps[node.index, stage, lane]
         queue = node.gpus[stage].backwards
         if not self.threads:
-            if queue and node.order in ("reserve", "backward_first"):
+            order = sorted(queue, key=lambda entry: entry[1] if node.order == "task_id" else entry)
+            first = [entry for entry in order if self._is_next(node.index, stage, entry[1][0])][:1]
+            if first and node.order in ("reserve", "backward_first"):
                 # Nobody asks a forward whether it fits.
-                return BACKWARD, queue[0][1]
-            return node.pick(stage, self.now_s)
+                return BACKWARD, first[0][1]
+            node.gpus[stage].backwards = first
+            chosen = node.pick(stage, self.now_s)
+            node.gpus[stage].backwards = queue
+            return chosen
         if lane == 0:
             entry = node._forward(stage)
             return None if entry is None else (FORWARD, entry[1])
@@ -137,11 +154,20 @@ class SharedRun(_Run):
                     gpu.running = not self.threads
                     self._run(now_s, (n, stage, lane), task, SYNC, end_s)
                     continue
+                if self.rate and (n, stage, lane) not in self.keeps and self._make_room(n, stage):
+                    continue
                 chosen = self._turn(node, stage, lane)
                 if chosen is None:
                     continue
                 phase, item = chosen
                 task = item[0]
+                if (n, stage, task) in self.away and phase == BACKWARD:
+                    self._reload(n, stage, item)
+                    continue
+                if self.rate:
+                    self.keeps.pop((n, stage, lane), None)
+                    if phase == FORWARD and self.training[task]:
+                        self.begun[n, stage].append(task)
                 if self.threshold:
                     if not self._gets(n, task, stage):
                         self.keeps[n, stage, lane] = chosen
@@ -158,6 +184,49 @@ class SharedRun(_Run):
                 node.take(phase, item, stage, now_s, busy_s)
                 gpu.running = not self.threads
                 self._begin(now_s, item, phase, stage, end_s, True)
+
+    def _is_next(self, n: int, stage: int, task: int) -> bool:
+        return (n, stage, task) not in self.away or self._gets(n, task, stage)
+
+    def _make_room(self, n: int, stage: int) -> bool:
+        """Move activations out of a GPU on which an operation has waited too long."""
+        gpu = self.nodes[n].gpus[stage]
+        queued = [item[0] for _, item in gpu.forwards + gpu.backwards]
+        late = [i for i in queued if i in self.waits and self.waits[i][0] <= self.now_s]
+        if all(self._room(n, task, stage) for task in late):
+            return False
+        ready = [item[0] for _, item in gpu.backwards]
+        for task in reversed(self.begun[n, stage]):
+            if task in gpu.held and task not in ready:
+                seconds = self.nodes[n].need(task, stage) / self.rate
+                gpu.running = True
+                gpu.busy_until = self.now_s + seconds
+                self._run(self.now_s, (n, stage, 0), task, OFFLOAD, self.now_s + seconds)
+                return True
+        return False
+
+    def _reload(self, n: int, stage: int, item: Item) -> None:
+        task = item[0]
+        node, (_, backward, update) = self.nodes[n], self.actual[n][:3]
+        end_s = self.now_s + node.need(task, stage) / self.rate
+        node.take(
+            BACKWARD, item, stage, self.now_s, end_s + (backward[task][stage] + update[stage])
+        )
+        node.gpus[stage].held[task] = node.need(task, stage)
+        self._run(self.now_s, (n, stage, 0), task, RELOAD, end_s)
+
+    def _moved(self, now_s: float, item: Item, phase: int, stage: int) -> None:
+        task = item[0]
+        n = self.placed[task]
+        self.touched.add(n)
+        self.nodes[n].gpus[stage].running = False
+        if phase == OFFLOAD:
+            self.away.add((n, stage, task))
+            del self.nodes[n].gpus[stage].held[task]
+        else:
+            self.away.discard((n, stage, task))
+            self.nodes[n].ready(now_s, item, BACKWARD, stage)
+            self.keeps[n, stage, 0] = (BACKWARD, item)
 
     def _after_dispatch(self, now_s: float) -> None:
         """Drop what did not get its memory; others may start in its place."""
@@ -217,6 +286,9 @@ class SharedRun(_Run):
         last = self.stages - 1
         if self.threads and phase == FORWARD and stage == last and self.training[task]:
             self.blocked.add(n)
+        if phase in (OFFLOAD, RELOAD):
+            self._moved(now_s, item, phase, stage)
+            return
         super()._ended(now_s, item, phase, stage)
         if self.threads:
             self.nodes[n].gpus[stage].running = False

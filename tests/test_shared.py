@@ -16,8 +16,9 @@ from test_kernel import Whimsical, others
 
 from lemix_opt import Contention, Instance, MemoryWait, Trace, replay, simulate, validate
 from lemix_opt.errors import FieldError, UnsupportedError
+from lemix_opt.graph import critical_path
 from lemix_opt.policy import FixedAssignment
-from lemix_opt.schedule import DEFERRED, DROPPED, UNFINISHED, Schedule
+from lemix_opt.schedule import DEFERRED, DROPPED, OFFLOAD, PHASES, RELOAD, UNFINISHED, Schedule
 from solvers import solve
 
 THRESHOLD: dict[str, Any] = {"memory_rule": "reference_threshold"}
@@ -115,6 +116,41 @@ def test_a_task_that_waits_too_long_is_dropped() -> None:
     assert patient.complete
 
 
+def test_activations_leave_for_a_forward_and_come_back_for_their_backward() -> None:
+    # Task 0 holds 6 of 10 bytes on both stages until its backwards; task 1 asks for 6 on stage 0
+    # at 2 and, 1 s later, has them moved out at 3 bytes a second.
+    waits = MemoryWait(max_wait_s=1.0, offload_bytes_per_s=3.0)
+    held = np.array([[[6.0, 6.0], [6.0, 1.0]]])
+    kw: dict[str, Any] = {"held": held, "gpu_order": "backward_first", "forward": 2.0}
+    instance = build([1, 0], [0.0, 0.0], memory_wait=waits, backward=9.0, **kw)
+    schedule = run(instance)
+    begin, over = starts(schedule), ends(schedule)
+    assert (begin[0, OFFLOAD, 0], over[0, OFFLOAD, 0]) == (3.0, 5.0)
+    assert begin[1, F, 0] == 5.0
+    # The backward of stage 1 lasts from 4 to 13; the memory of stage 0 is taken again then.
+    assert (begin[0, RELOAD, 0], over[0, RELOAD, 0], begin[0, B, 0]) == (13.0, 15.0, 15.0)
+    assert schedule.complete
+    assert validate(instance, schedule) == []
+    path = [(s.reason, PHASES[s.phase], s.task) for s in critical_path(instance, schedule)]
+    assert path[-3:] == [("run", "backward", 0), ("run", "reload", 0), ("run", "backward", 0)]
+    slower = replace(instance, memory_wait=replace(waits, offload_bytes_per_s=2.0))
+    assert {v.rule for v in validate(slower, schedule)} == {"duration"}
+    never = replace(instance, memory_wait=None)
+    assert {v.rule for v in validate(never, schedule)} == {"operations"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    instances(max_tasks=12, memory_wait=MemoryWait(0.0, 0.5, 2.0)),
+    st.integers(0, 2**32 - 1),
+)
+def test_with_offloading_nothing_is_dropped(instance: Instance, seed: int) -> None:
+    where = np.random.default_rng(seed).integers(0, instance.cluster.nodes, instance.tasks)
+    schedule = simulate(instance, FixedAssignment(tuple(where.tolist())))
+    assert schedule.complete
+    assert validate(instance, schedule) == []
+
+
 def test_a_forward_runs_beside_a_backward_but_not_on_the_last_stage() -> None:
     # Task 0 goes down 0-2, 2-4, and up 4-8 on the last stage, 8-12 on the first.
     schedule = run(build([1, 0, 0], [0.0, 0.0, 9.0], **THREADS))
@@ -174,6 +210,8 @@ def test_what_lies_beyond_the_exact_model_says_so(rules: dict[str, Any], said: s
         solve(instance, "cpsat")
     with pytest.raises(UnsupportedError, match=said):
         replay(Trace(instance, instance.costs, "synthetic", "made up"), run(instance))
+    trace = Trace(instance, instance.costs, "synthetic", "made up")
+    assert replay(trace, FixedAssignment((0,))).schedule.complete
     assert said in solve(instance, "mix-rr").explanation
 
 
@@ -183,6 +221,7 @@ def test_what_lies_beyond_the_exact_model_says_so(rules: dict[str, Any], said: s
         ({"contention": Contention(2.0)}, "gpu_sharing 'reference_threads'"),
         ({"pipeline": "gpipe", "micro_batches": 2, **THRESHOLD}, "micro_batches"),
         ({"memory_wait": 3.0}, "memory_wait"),
+        ({"memory_wait": MemoryWait(0.0, 1.0, 1.0), **THREADS}, "offload_bytes_per_s"),
         ({"memory_wait": MemoryWait(), **THRESHOLD}, "max_wait_s"),
     ],
 )
@@ -199,3 +238,5 @@ def test_waits_and_factors_out_of_range_are_named() -> None:
             MemoryWait(poll_s=poll_s)
     with pytest.raises(FieldError, match=r"memory_wait\.max_wait_s"):
         MemoryWait(max_wait_s=-1.0)
+    with pytest.raises(FieldError, match="finite max_wait_s"):
+        MemoryWait(offload_bytes_per_s=1.0)

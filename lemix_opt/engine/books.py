@@ -62,10 +62,12 @@ class Rules(NamedTuple):
     threshold: int
     timed: int
     threads: int
+    offloads: int
     poll_s: float
     max_wait_s: float
     forward_slow: float
     backward_slow: float
+    offload_bytes_per_s: float
 
 
 class Books(NamedTuple):
@@ -80,7 +82,8 @@ class Books(NamedTuple):
     not wait) and `look_s` the next look; `alarm_s` is its look in the heap (NaN: none). `fresh`
     and `failed` are lists, counted by their first entry, of waits that have just begun and of
     items to be dropped; `taken` is the operation that keeps a lane while it waits, and `slowed`
-    marks GPUs whose two operations slow each other down.
+    marks GPUs whose two operations slow each other down. `overdue` marks GPUs where an item has
+    waited as long as it may, `away` by task and stage activations in the host's memory.
     """
 
     start_s: npt.NDArray[np.float64]
@@ -131,6 +134,8 @@ class Books(NamedTuple):
     failed: npt.NDArray[np.int32]
     taken: npt.NDArray[np.int32]
     slowed: npt.NDArray[np.uint8]
+    overdue: npt.NDArray[np.uint8]
+    away: npt.NDArray[np.uint8]
 
 
 def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
@@ -142,7 +147,7 @@ _I1, _U1 = types.int8, types.uint8
 TRUTH_T = types.NamedTuple(
     tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2, 1)), Truth
 )
-RULES_T = types.NamedTuple((_I8,) * 13 + (_F8,) * 4, Rules)
+RULES_T = types.NamedTuple((_I8,) * 14 + (_F8,) * 5, Rules)
 BOOKS_T = types.NamedTuple(
     tuple(
         _array(dtype, dimensions, False)
@@ -195,6 +200,8 @@ BOOKS_T = types.NamedTuple(
             (_I4, 1),
             (_I4, 1),
             (_U1, 1),
+            (_U1, 1),
+            (_U1, 1),
         )
     ),
     Books,
@@ -246,8 +253,10 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
         threshold,
         int(threshold or instance.memory_wait is not None),
         GPU_SHARINGS.index(instance.gpu_sharing),
+        int(instance.waiting.offload_bytes_per_s > 0),
         instance.waiting.poll_s,
         instance.waiting.max_wait_s,
         contention.forward,
         contention.backward,
+        instance.waiting.offload_bytes_per_s,
     )

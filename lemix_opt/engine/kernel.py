@@ -37,6 +37,7 @@ from lemix_opt.engine.codes import (
 )
 from lemix_opt.engine.jit import compiled
 from lemix_opt.engine.lanes import slow_down, speed_up
+from lemix_opt.engine.offload import end_move, has_left
 from lemix_opt.engine.parts import end_part, task_of
 from lemix_opt.engine.queues import (
     ITEM_SHIFT,
@@ -150,7 +151,8 @@ def run(
             else:
                 forget(books, rules, item, node)
                 for s in range(stage + phase if view.training[task] else 0):
-                    free(view, truth, books, rules, task, node, s)
+                    if not (rules.offloads and has_left(books, rules, task, node, s)):
+                        free(view, truth, books, rules, task, node, s)
                 if phase == BACKWARD and rules.threads:
                     books.running[node * S + last_stage] = 0
             books.end_state[task] = DROPPED
@@ -206,7 +208,7 @@ def run(
                 gpu = slot % (N * S) if rules.threads else slot
                 key = books.gpu_key[slot]
                 item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
-                phase = (key >> PHASE_SHIFT) & 3
+                phase = (key >> PHASE_SHIFT) & 7
                 stage = key & 0x3FFF
                 task = task_of(rules, item)
                 node = books.node[task]
@@ -217,7 +219,9 @@ def run(
                     speed_up(view, books, rules, slot, now)
                 books.wants[gpu] = waits_for(books, rules, node, stage)
                 touches = touch(touched, is_touched, touches, node)
-                if phase == SYNC:
+                if phase >= SYNC:
+                    if phase != SYNC:
+                        end_move(view, truth, books, rules, item, phase, node, stage, now)
                     continue
                 parted = M > 1 and trains
                 last_part = True
@@ -312,7 +316,7 @@ def run(
             item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
             waited = not isnan(books.deadline_s[item])
             size = look(view, truth, books, rules, times, keys, size, item, now)
-            if waited and isnan(books.deadline_s[item]):
+            if waited and (rules.offloads or isnan(books.deadline_s[item])):
                 touches = touch(touched, is_touched, touches, books.node[item])
             fails = books.failed[0]
             continue
@@ -321,7 +325,7 @@ def run(
             key = keys[0]
             size = pop(times, keys, size)
             item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
-            phase = (key >> PHASE_SHIFT) & 3
+            phase = (key >> PHASE_SHIFT) & 7
             stage = key & 0x3FFF
             task = task_of(rules, item)
             books.hops[books.node[task]] -= 1

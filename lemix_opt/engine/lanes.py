@@ -22,7 +22,7 @@ def rescale(view: View, books: Books, rules: Rules, slot: int, factor: float, no
     key = books.gpu_key[slot]
     item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
     end_s = now_s + (books.gpu_end_s[slot] - now_s) * factor
-    row = row_of(books, rules, view, item, (key >> PHASE_SHIFT) & 3, key & 0x3FFF)
+    row = row_of(books, rules, view, item, (key >> PHASE_SHIFT) & 7, key & 0x3FFF)
     books.end_s[row] = end_s
     set_end(books, slot, end_s, key)
 

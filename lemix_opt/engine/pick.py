@@ -18,7 +18,7 @@ from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import may_follow, task_of
 from lemix_opt.engine.reserve import fits_before_backwards
 from lemix_opt.engine.view import View
-from lemix_opt.engine.waits import SLACK_BYTES, may_go
+from lemix_opt.engine.waits import SLACK_BYTES, may_go, memory_allows
 from lemix_opt.schedule import BACKWARD, FORWARD
 
 
@@ -87,6 +87,24 @@ def next_forward(
 
 
 @inlined
+def next_backward(
+    view: View, truth: Truth, books: Books, rules: Rules, node: int, stage: int, now_s: float
+) -> int:
+    """Return the item whose backward is next on a GPU, or NONE.
+
+    One whose activations are away needs their memory, and is passed by others until it is free.
+    """
+    item = books.head[BACKWARD, node * rules.stages + stage]
+    if rules.offloads:
+        while item != NONE and books.away[item * rules.stages + stage]:
+            fits = memory_allows(view, truth, books, rules, item)
+            if may_go(books, rules, item, fits, now_s):
+                break
+            item = books.after[item]
+    return item
+
+
+@inlined
 def pick(
     view: View,
     truth: Truth,
@@ -98,7 +116,7 @@ def pick(
     waived: bool,
 ) -> int:
     """Return what an idle GPU starts now: 2·item + phase, or NONE; reservations may be waived."""
-    backward = books.head[BACKWARD, node * rules.stages + stage]
+    backward = next_backward(view, truth, books, rules, node, stage, now_s)
     if backward != NONE and rules.order in (ORDER_RESERVE, ORDER_BACKWARD_FIRST):
         return 2 * backward + BACKWARD
     forward = next_forward(view, truth, books, rules, node, stage, now_s)

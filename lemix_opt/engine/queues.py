@@ -13,7 +13,7 @@ from lemix_opt.engine.jit import inlined
 RANK_ARRIVE, RANK_DECIDE, RANK_RETRY, RANK_LOOK = range(4)
 # A key holds rank, item (or number of the retry and task), phase and stage, so that events of one
 # moment come in that order.
-RANK_SHIFT, ITEM_SHIFT, PHASE_SHIFT = 60, 16, 14
+RANK_SHIFT, ITEM_SHIFT, PHASE_SHIFT = 60, 17, 14
 SERIAL_SHIFT = 30
 LARGEST = 1 << SERIAL_SHIFT
 

@@ -279,6 +279,8 @@ def _books(instance: Instance, costs: Costs, rules: Rules, rows: npt.NDArray[np.
         failed=np.zeros(lanes * gpus + 2, dtype=np.int32),
         taken=np.full(lanes * gpus, NONE, dtype=np.int32),
         slowed=np.zeros(gpus, dtype=np.uint8),
+        overdue=np.zeros(gpus, dtype=np.uint8),
+        away=np.zeros(tasks * cluster.stages * rules.offloads, dtype=np.uint8),
     )
 
 

@@ -21,7 +21,7 @@ from lemix_opt.engine.queues import (
 from lemix_opt.engine.reserve import stands_still
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import SLACK_BYTES
-from lemix_opt.schedule import BACKWARD, FORWARD, SYNC, UPDATE
+from lemix_opt.schedule import BACKWARD, FORWARD, OFFLOAD, SYNC, UPDATE
 
 
 @inlined
@@ -30,8 +30,11 @@ def row_of(books: Books, rules: Rules, view: View, item: int, phase: int, stage:
     task = task_of(rules, item)
     if not view.training[task]:
         return books.row[task] + stage
-    if phase == SYNC:
-        return books.row[task + 1] - 1
+    if phase >= SYNC:
+        moves = 2 * rules.stages * rules.offloads
+        if phase == SYNC:
+            return books.row[task + 1] - 1 - moves
+        return books.row[task + 1] - moves + (phase - OFFLOAD) * rules.stages + stage
     parts = rules.micro_batches
     part = item - task * parts
     if phase == UPDATE:
@@ -224,7 +227,7 @@ def begin(
     books.place[item] = phase * stages + stage
     books.begun_s[item] = now_s
     if phase == FORWARD:
-        if trains and rules.order == ORDER_RESERVE:
+        if trains and (rules.order == ORDER_RESERVE or rules.offloads):
             books.owed[gpu, books.owes[gpu]] = item
             books.owes[gpu] += 1
         if first:
@@ -241,7 +244,7 @@ def begin(
                 for s in range(1, stages):
                     if books.due[node * stages + s] == NONE:
                         books.due[node * stages + s] = item
-    elif rules.order == ORDER_RESERVE:
+    elif rules.order == ORDER_RESERVE or rules.offloads:
         settle(books, gpu, item)
     row = row_of(books, rules, view, item, phase, stage)
     books.start_s[row] = now_s

@@ -12,7 +12,7 @@ from lemix_opt.costs import Costs
 from lemix_opt.engine.books import Books
 from lemix_opt.engine.jit import compiled_once
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, SYNC, UPDATE, Operations
+from lemix_opt.schedule import BACKWARD, FORWARD, OFFLOAD, SYNC, UPDATE, Operations
 
 
 def rows_of(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
@@ -21,8 +21,13 @@ def rows_of(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
     trained = 2 * stages * instance.micro_batches + stages * bool(np.any(costs.update_s > 0))
     # Which tasks set off a synchronisation shows in the run only.
     trained += instance.weight_sync is not None
+    trained += 2 * stages * _moves(instance)
     counts = np.where(instance.workload.is_training, trained, stages)
     return np.concatenate(([0], np.cumsum(counts)))
+
+
+def _moves(instance: Instance) -> int:
+    return int(instance.waiting.offload_bytes_per_s > 0)
 
 
 def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64]) -> Operations:
@@ -39,6 +44,7 @@ def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64])
             types.int64,
             types.int64,
             types.int64,
+            types.int64,
             types.Array(types.int32, 1, "C"),
             types.Array(types.int8, 1, "C"),
             types.Array(types.int16, 1, "C"),
@@ -47,7 +53,8 @@ def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64])
         ),
     )
     syncs = int(instance.weight_sync is not None)
-    fill(rows, books.node, instance.cluster.stages, instance.micro_batches, syncs, *columns)
+    stages, parts, moves = instance.cluster.stages, instance.micro_batches, _moves(instance)
+    fill(rows, books.node, stages, parts, syncs, moves, *columns)
     columns += [books.start_s, books.end_s]
     ran = ~np.isnan(books.start_s)
     if not ran.all():
@@ -61,13 +68,14 @@ def describe_rows(
     stages: int,
     micro_batches: int,
     syncs: int,
+    moves: int,
     task: Any,
     phase: Any,
     stage: Any,
     micro_batch: Any,
     node: Any,
 ) -> int:
-    """Fill the integer columns: forwards, backwards, updates, synchronisation of a task."""
+    """Fill the integer columns: a task's operations in the order of their phases."""
     for i in range(node_of.size):
         row, after = rows[i], rows[i + 1]
         trains = after - row > stages
@@ -79,6 +87,11 @@ def describe_rows(
                 for part in range(parts):
                     phase[row], stage[row], micro_batch[row] = p, s, part
                     row += 1
+        if moves and trains:
+            after -= 2 * stages
+            for k in range(2 * stages):
+                phase[after + k], stage[after + k] = OFFLOAD + k // stages, k % stages
+                micro_batch[after + k] = 0
         if syncs and trains:
             after -= 1
             phase[after], stage[after], micro_batch[after] = SYNC, stages - 1, 0

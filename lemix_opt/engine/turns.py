@@ -8,11 +8,12 @@ from typing import Any
 from lemix_opt.engine.books import NONE, Books, Rules, Truth
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.lanes import slow_down
+from lemix_opt.engine.offload import make_room, move
 from lemix_opt.engine.pick import next_forward, pick
 from lemix_opt.engine.steps import begin, send_weights
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import begin_wait, fail, fits_gpu, memory_allows, push_looks
-from lemix_opt.schedule import BACKWARD, FORWARD
+from lemix_opt.schedule import BACKWARD, FORWARD, RELOAD
 
 
 @inlined
@@ -79,11 +80,14 @@ def take_turns(
             slot = gpu + lane * rules.nodes * stages
             if books.running[slot]:
                 continue
-            worker = lane == 0 and stage == stages - 1
-            if worker and rules.sync_every and books.sync_task[node] != NONE:
-                send_weights(view, truth, books, rules, node, now_s)
-                continue
             item = books.taken[slot]
+            worker = lane == 0 and stage == stages - 1
+            if item == NONE or rules.threshold:
+                if worker and rules.sync_every and books.sync_task[node] != NONE:
+                    send_weights(view, truth, books, rules, node, now_s)
+                    continue
+                if rules.offloads and make_room(view, truth, books, rules, node, stage, now_s):
+                    continue
             if item == NONE:
                 chosen = next_turn(view, truth, books, rules, node, stage, lane, now_s)
                 size = push_looks(books, times, keys, size)
@@ -96,6 +100,11 @@ def take_turns(
                 if not goes:
                     continue
             phase = FORWARD if books.place[item] < stages else BACKWARD
+            if rules.offloads:
+                books.taken[slot] = NONE
+                if phase == BACKWARD and books.away[item * stages + stage]:
+                    move(view, truth, books, rules, item, RELOAD, node, stage, now_s)
+                    continue
             begin(view, truth, books, rules, observe, state, node, stage, slot, item, phase, now_s)
             if rules.threads:
                 slow_down(view, books, rules, slot, now_s)

@@ -124,7 +124,11 @@ def look(
     if memory_allows(view, truth, books, rules, item):
         books.deadline_s[item] = nan
     elif now_s >= books.deadline_s[item]:
-        fail(books, rules, item)
+        if rules.offloads:
+            books.look_s[item] = inf
+            books.overdue[books.node[item] * rules.stages + books.place[item] % rules.stages] = 1
+        else:
+            fail(books, rules, item)
     else:
         books.look_s[item] = min(now_s + rules.poll_s, books.deadline_s[item])
         size = push_look(books, times, keys, size, item)
