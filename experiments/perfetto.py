@@ -33,17 +33,19 @@ def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[s
         ]
     timed: list[dict[str, Any]] = []
     table = zip(
-        *(c.tolist() for c in (rows.task, rows.phase, rows.stage, rows.node)),
+        *(c.tolist() for c in (rows.task, rows.phase, rows.stage, rows.micro_batch, rows.node)),
         rows.start_s.tolist(),
         rows.end_s.tolist(),
         strict=True,
     )
     changes: list[tuple[int, int, float, int, float]] = []
-    for task, phase, stage, node, start, end in table:
+    for task, phase, stage, part, node, start, end in table:
         trains = bool(instance.workload.is_training[task])
+        parts = instance.micro_batches if trains else 1
+        numbered = f".{part}" if parts > 1 and phase in (FORWARD, BACKWARD) else ""
         timed.append(
             {
-                "name": f"{PHASES[phase][0].upper()}{task}",
+                "name": f"{PHASES[phase][0].upper()}{task}{numbered}",
                 "cat": f"{'training' if trains else 'inference'} {PHASES[phase]}",
                 "ph": "X",
                 "ts": start * MICROSECONDS,
@@ -57,7 +59,8 @@ def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[s
                 },
             }
         )
-        held = float(instance.costs.held_bytes[instance.cluster.node_class[node], task, stage])
+        kind = instance.cluster.node_class[node]
+        held = float(instance.costs.held_bytes[kind, task, stage]) / parts
         if phase == FORWARD:
             changes.append((node, stage, start, 1, held))
         if phase == (BACKWARD if trains else FORWARD):

@@ -42,7 +42,7 @@ class Segment:
         For ``run``: what the operation waited for last: ``chain`` (its predecessor), ``gpu`` (the
         operation before it on its GPU), ``memory`` (bytes that operation freed), ``loop`` (the
         closed loop of training), ``release`` (own release), ``nothing`` at time 0.
-    task, phase, stage, node : int
+    task, phase, stage, node, micro_batch : int
         The operation.
     """
 
@@ -54,9 +54,12 @@ class Segment:
     phase: int
     stage: int
     node: int
+    micro_batch: int = 0
 
     def __str__(self) -> str:
-        what = f"{PHASES[self.phase]} of task {self.task} on node {self.node} stage {self.stage}"
+        part = f" (micro-batch {self.micro_batch})" if self.micro_batch else ""
+        where = f"on node {self.node} stage {self.stage}"
+        what = f"{PHASES[self.phase]} of task {self.task}{part} {where}"
         said = {
             "run": f"runs {what}, after {self.follows}",
             "hop": f"transfers to {what}",
@@ -75,7 +78,7 @@ def operation_graph(instance: Instance, schedule: Schedule) -> nx.DiGraph[int]:
         Rules, hops and releases.
     schedule : Schedule
         Its operations become the graph's nodes, numbered by row, with attributes ``task``,
-        ``phase``, ``stage``, ``node``, ``start_s`` and ``end_s``.
+        ``phase``, ``stage``, ``micro_batch``, ``node``, ``start_s`` and ``end_s``.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def operation_graph(instance: Instance, schedule: Schedule) -> nx.DiGraph[int]:
 
     rows = schedule.operations
     graph: nx.DiGraph[int] = nx.DiGraph()
-    names = ("task", "phase", "stage", "node", "start_s", "end_s")
+    names = ("task", "phase", "stage", "micro_batch", "node", "start_s", "end_s")
     columns = [getattr(rows, name).tolist() for name in names]
     for row, values in enumerate(zip(*columns, strict=True)):
         graph.add_node(row, **dict(zip(names, values, strict=True)))
@@ -99,10 +102,14 @@ def operation_graph(instance: Instance, schedule: Schedule) -> nx.DiGraph[int]:
     return graph
 
 
-def _index(schedule: Schedule) -> dict[tuple[int, int, int], int]:
+def _index(schedule: Schedule) -> dict[tuple[int, int, int], dict[int, int]]:
+    """Row by task, phase and stage, then by micro-batch."""
     rows = schedule.operations
-    keys = zip(rows.task.tolist(), rows.phase.tolist(), rows.stage.tolist(), strict=True)
-    return {key: row for row, key in enumerate(keys)}
+    columns = (rows.task, rows.phase, rows.stage, rows.micro_batch)
+    found: dict[tuple[int, int, int], dict[int, int]] = {}
+    for row, (*key, part) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        found.setdefault((key[0], key[1], key[2]), {})[part] = row
+    return found
 
 
 def _gpu_pairs(schedule: Schedule) -> list[tuple[int, int]]:
@@ -117,8 +124,8 @@ def _chain_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int,
     index, last = _index(schedule), instance.cluster.stages - 1
     kind, hop = instance.cluster.node_class, instance.costs.hop_s
     found = []
-    for (task, phase, stage), row in index.items():
-        lag = 0.0
+    for (task, phase, stage), parts in index.items():
+        lag, each = 0.0, False
         if phase == UPDATE:
             before = (task, BACKWARD, stage)
         elif phase == SYNC:
@@ -126,14 +133,20 @@ def _chain_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int,
         elif phase == OFFLOAD:
             before = (task, FORWARD, stage)
         elif phase != FORWARD and stage == last:
-            before = (task, FORWARD, last)
+            before, each = (task, FORWARD, last), instance.pipeline != "gpipe"
         else:
             before = (task, FORWARD, stage - 1) if phase == FORWARD else (task, BACKWARD, stage + 1)
+            each = True
             if before in index:
                 of_class = int(kind[int(schedule.node[task])])
                 lag = float(hop[of_class, task, min(stage, before[2])])
-        if before in index:
-            found.append((index[before], row, lag))
+        # A micro-batch waits for its own predecessor, or for those of the whole task.
+        found += [
+            (ahead, row, lag)
+            for part, row in parts.items()
+            for other, ahead in index.get(before, {}).items()
+            if other == part or not each
+        ]
     return found
 
 
@@ -143,8 +156,12 @@ def _loop_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int]]
     index = _index(schedule)
     phase = FORWARD if instance.release_mode == "async" else BACKWARD
     loop = np.flatnonzero(instance.workload.is_training).tolist()
-    pairs = [((before, phase, 0), (task, FORWARD, 0)) for before, task in pairwise(loop)]
-    return [(index[a], index[b]) for a, b in pairs if a in index and b in index]
+    return [
+        (ahead, row)
+        for before, task in pairwise(loop)
+        for ahead in index.get((before, phase, 0), {}).values()
+        for row in index.get((task, FORWARD, 0), {}).values()
+    ]
 
 
 def critical_path(instance: Instance, schedule: Schedule) -> tuple[Segment, ...]:
@@ -174,8 +191,9 @@ def critical_path(instance: Instance, schedule: Schedule) -> tuple[Segment, ...]
     while left:
         left -= 1
         start = float(rows.start_s[row])
-        at = (int(c[row]) for c in (rows.task, rows.phase, rows.stage, rows.node))
-        task, phase, stage, node = at
+        columns = (rows.task, rows.phase, rows.stage, rows.node, rows.micro_batch)
+        at = tuple(int(column[row]) for column in columns)
+        task, phase, stage = at[:3]
         first = phase == FORWARD and stage == 0
         reached = [
             (graph.nodes[b]["end_s"] + edge["lag_s"], edge["reason"] == "chain", b, edge)
@@ -190,19 +208,19 @@ def critical_path(instance: Instance, schedule: Schedule) -> tuple[Segment, ...]
             follows = str(best[3]["reason"])
             if follows == "gpu" and _freed_memory(instance, schedule, row, best[2]):
                 follows = "memory"
-        path.append(Segment(start, until, "run", follows, task, phase, stage, node))
+        path.append(Segment(start, until, "run", follows, *at))
         until = start
         if start - ready > TOLERANCE_S:
-            path.append(Segment(ready, until, "wait", follows, task, phase, stage, node))
+            path.append(Segment(ready, until, "wait", follows, *at))
             until = ready
         if by_release or best is None:
             if until > 0:
-                path.append(Segment(0.0, until, "arrival", follows, task, phase, stage, node))
+                path.append(Segment(0.0, until, "arrival", follows, *at))
             break
         lag = float(best[3]["lag_s"])
         if lag > 0:
             ended = float(graph.nodes[best[2]]["end_s"])
-            path.append(Segment(ended, until, "hop", follows, task, phase, stage, node))
+            path.append(Segment(ended, until, "hop", follows, *at))
             until = ended
         row = int(best[2])
     return tuple(reversed(path))
@@ -215,14 +233,23 @@ def _freed_memory(instance: Instance, schedule: Schedule, row: int, before: int)
         return False
     node, stage = int(rows.node[row]), int(rows.stage[row])
     kind = int(instance.cluster.node_class[node])
-    held = instance.costs.held_bytes[kind][:, stage]
+    training, tasks = instance.workload.is_training, instance.tasks
     here = (rows.node == node) & (rows.stage == stage)
     moment = float(rows.end_s[before]) - TOLERANCE_S
-    began = set(rows.task[here & (rows.phase == FORWARD) & (rows.start_s <= moment)].tolist())
-    last = np.where(instance.workload.is_training[rows.task], BACKWARD, FORWARD)
-    over = set(rows.task[here & (rows.phase == last) & (rows.end_s <= moment)].tolist())
-    used = float(held[sorted(began - over)].sum()) + float(instance.resident_bytes[node, stage])
-    return used + float(held[rows.task[row]]) > float(instance.capacity_bytes[node, stage])
+    began = here & (rows.phase == FORWARD) & (rows.start_s <= moment)
+    begun = np.bincount(rows.task[began], minlength=tasks)
+    if begun[rows.task[row]]:
+        return False
+    last = np.where(training[rows.task], BACKWARD, FORWARD)
+    over = np.bincount(rows.task[here & (rows.phase == last) & (rows.end_s <= moment)], None, tasks)
+    # A task that has begun keeps its most until fewer micro-batches are left than that holds.
+    most = np.where(training, instance.shares[stage], 1)
+    left = np.where(training, instance.micro_batches, 1) - over
+    share = instance.peak_bytes(instance.costs)[kind][:, stage] / most
+    used = float((share * np.minimum(most, left))[begun > 0].sum())
+    more = float(share[rows.task[row]] * most[rows.task[row]])
+    capacity = float(instance.capacity_bytes[node, stage])
+    return used + float(instance.resident_bytes[node, stage]) + more > capacity
 
 
 def explain(instance: Instance, schedule: Schedule) -> str:

@@ -13,7 +13,7 @@ from lemix_opt.errors import FieldError, UnsupportedError
 from lemix_opt.evaluation import Score, evaluate
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Policy
-from lemix_opt.schedule import BACKWARD, DONE, PHASES, UPDATE, Schedule
+from lemix_opt.schedule import BACKWARD, DONE, FORWARD, PHASES, UPDATE, Schedule
 from lemix_opt.trace import Trace
 
 TIMINGS = ("order", "planned")
@@ -123,8 +123,8 @@ def replay(
 
 
 def _check(instance: Instance, plan: Schedule) -> None:
-    """Raise `FieldError` unless every task ran a beginning of its chain, done ones all of it."""
-    instance.require_plain_rules("is not replayed")
+    """Raise `FieldError` unless every item ran a beginning of its chain, done ones all of it."""
+    instance.require_plain_rules("is not replayed", ("pipeline",))
     if plan.tasks != instance.tasks:
         raise FieldError(f"{plan.tasks} tasks", where="schedule", expected=f"{instance.tasks}")
     nodes, stages = instance.cluster.nodes, instance.cluster.stages
@@ -132,7 +132,9 @@ def _check(instance: Instance, plan: Schedule) -> None:
         if node >= nodes:
             raise FieldError(f"{node}", where=f"node[{task}]", expected=f"a node below {nodes}")
     o = plan.operations
-    ran: list[set[tuple[int, int]]] = [set() for _ in range(instance.tasks)]
+    ran: list[set[tuple[int, int, int]]] = [set() for _ in range(instance.tasks)]
+    training = instance.workload.is_training.tolist()
+    parts = [instance.micro_batches if trains else 1 for trains in training]
     columns = (o.task, o.phase, o.stage, o.micro_batch, o.node)
     for row, (i, phase, s, part, node) in enumerate(
         zip(*(c.tolist() for c in columns), strict=True)
@@ -141,22 +143,41 @@ def _check(instance: Instance, plan: Schedule) -> None:
         if node != plan.node[i]:
             expected = f"{plan.node[i]} as in node[{i}]"
             raise FieldError(f"node {node}", where=where, expected=expected)
-        if s >= stages or part:
-            expected = f"a stage below {stages} and micro-batch 0"
+        if s >= stages or part >= (1 if phase == UPDATE else parts[i]):
+            expected = f"a stage below {stages} and a micro-batch below {parts[i]}, 0 for updates"
             raise FieldError(f"stage {s}, micro-batch {part}", where=where, expected=expected)
-        if (phase, s) in ran[i]:
+        if (phase, s, part) in ran[i]:
             text = f"a second {PHASES[phase]} of task {i} on stage {s}"
-            raise FieldError(text, where=where, expected="one")
-        ran[i].add((phase, s))
-    for i, training in enumerate(instance.workload.is_training.tolist()):
-        chain = chain_of(training, stages)
-        count = sum(phase != UPDATE for phase, _ in ran[i])
-        updated = all((BACKWARD, s) in ran[i] for phase, s in ran[i] if phase == UPDATE)
-        whole = count == len(chain) or plan.end_state[i] != DONE
-        if not (whole and updated and set(chain[:count]) <= ran[i]):
-            names = ", ".join(f"{PHASES[phase]} {s}" for phase, s in sorted(ran[i])) or "nothing"
+            raise FieldError(text, where=where, expected="one for every micro-batch")
+        ran[i].add((phase, s, part))
+    for i, done in enumerate((plan.end_state == DONE).tolist()):
+        chain = chain_of(training[i], stages)
+        if not _runs_a_beginning(ran[i], chain, parts[i], done, instance.pipeline == "gpipe"):
+            names = ", ".join(f"{PHASES[phase]} {s}" for phase, s, _ in sorted(ran[i])) or "nothing"
             raise FieldError(
                 f"task {i} runs {names}",
                 where="schedule.operations",
                 expected="every operation of a done task, a beginning of the chain of any other",
             )
+
+
+def _runs_a_beginning(
+    ran: set[tuple[int, int, int]],
+    chain: list[tuple[int, int]],
+    parts: int,
+    done: bool,
+    flushes: bool,
+) -> bool:
+    """Whether what ran of a task has all that it waits for, and all of it if it is done."""
+    last = max(s for _, s in chain)
+    for phase, s, _ in ran:
+        awaited = BACKWARD if phase == UPDATE else FORWARD
+        if (phase == UPDATE or (flushes and phase == BACKWARD and s == last)) and not all(
+            (awaited, s, m) in ran for m in range(parts)
+        ):
+            return False
+    for part in range(parts):
+        own = {(phase, s) for phase, s, m in ran if m == part and phase != UPDATE}
+        if not set(chain[: len(own)]) <= own or (done and len(own) < len(chain)):
+            return False
+    return True

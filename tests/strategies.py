@@ -81,7 +81,7 @@ def instances(
         "gpu_order": draw(st.sampled_from(GPU_ORDERS)),
         "fifo": draw(st.booleans()),
     } | fixed
-    if beyond and nodes > 1 and draw(st.booleans()):
+    if beyond and "weight_sync" not in fixed and nodes > 1 and draw(st.booleans()):
         serving = tuple(draw(st.permutations(range(nodes)))[: draw(st.integers(1, nodes - 1))])
         rules["weight_sync"] = WeightSync(
             draw(st.integers(1, 3)), float(rng.integers(1, 5)), serving

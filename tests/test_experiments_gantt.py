@@ -26,8 +26,11 @@ def late_and_training() -> tuple[Instance, Schedule]:
     return instance, simulate(instance, FixedAssignment((0, 0, 1, 1)))
 
 
-def test_bars_are_the_operations() -> None:
-    instance, schedule = late_and_training()
+@pytest.mark.parametrize("rules", [{}, {"pipeline": "1f1b", "micro_batches": 2}])
+def test_bars_are_the_operations(rules: dict[str, Any]) -> None:
+    instance, _ = late_and_training()
+    instance = replace(instance, **rules)
+    schedule = simulate(instance, FixedAssignment((0, 0, 1, 1)))
     axes = plot_gantt(instance, schedule)
     bars = [p for p in axes.patches if p.get_width() > 0]  # type: ignore[attr-defined]
     rows = schedule.operations

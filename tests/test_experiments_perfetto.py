@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import instances
+from test_engine import build, run
 
 from experiments.perfetto import perfetto_trace, write_perfetto
 from lemix_opt import Instance, simulate
 from solvers.registry import POLICIES
 
 
-@given(instances(), st.sampled_from(["jsq", "mix-rr"]))
+@given(instances(beyond=True), st.sampled_from(["jsq", "mix-rr"]))
 @settings(max_examples=60, deadline=None)
 def test_events_are_the_schedule(instance: Instance, name: str) -> None:
     schedule = simulate(instance, POLICIES.create(name))
@@ -46,6 +47,15 @@ def test_events_are_the_schedule(instance: Instance, name: str) -> None:
             stage = int(counter.split()[1])
             resident = instance.resident_bytes[node, stage] / 2**30
             assert used == pytest.approx(resident, abs=1e-6)
+
+
+def test_micro_batches_are_numbered_and_hold_their_shares() -> None:
+    instance = build([1], [0.0], held=2.0**31, memory=2.0**32, pipeline="gpipe", micro_batches=2)
+    events = perfetto_trace(instance, run(instance), "synthetic")["traceEvents"]
+    names = [e["name"] for e in events if e["ph"] == "X" and e["tid"] == 0]
+    assert names == ["F0.0", "F0.1", "B0.0", "B0.1"]
+    held = [e["args"]["in use"] for e in events if e["ph"] == "C" and "stage 0" in e["name"]]
+    assert held == [1.0, 2.0, 1.0, 0.0]
 
 
 @given(instances(max_tasks=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import networkx as nx
@@ -19,9 +20,10 @@ from lemix_opt.replaying import replay
 from solvers.registry import POLICIES
 
 NAMES = st.sampled_from(["jsq", "mix-rr", "lemix"])
+parted = instances(beyond=True, weight_sync=None)
 
 
-@given(instances(), NAMES)
+@given(parted, NAMES)
 @settings(max_examples=200, deadline=None)
 def test_segments_tile_the_makespan(instance: Instance, name: str) -> None:
     schedule = simulate(instance, POLICIES.create(name))
@@ -37,7 +39,7 @@ def test_segments_tile_the_makespan(instance: Instance, name: str) -> None:
         assert before.end_s >= before.start_s
 
 
-@given(instances(), NAMES)
+@given(parted, NAMES)
 @settings(max_examples=100, deadline=None)
 def test_the_longest_path_is_the_makespan_of_left_shifted_schedules(
     instance: Instance, name: str
@@ -89,6 +91,21 @@ def test_reasons_by_hand() -> None:
     ]
     assert ("hop", "chain", 0.25) in reasons(build([1, 1], hop=0.25))
     assert ("run", "memory", 1) in reasons(build([2, 1]))
+
+
+def test_backwards_of_gpipe_wait_for_all_forwards() -> None:
+    flush = replace(build([1, 1]), pipeline="gpipe", micro_batches=2)
+    schedule = simulate(flush, FixedAssignment((0, 0)))
+    graph = operation_graph(flush, schedule)
+    rows = {
+        (data["task"], data["phase"], data["stage"], data["micro_batch"]): row
+        for row, data in graph.nodes(data=True)
+    }
+    forwards = {rows[0, 0, 1, 0], rows[0, 0, 1, 1]}
+    for part in (0, 1):
+        edges = graph.in_edges(rows[0, 1, 1, part], data=True)
+        assert {b for b, _, edge in edges if edge["reason"] == "chain"} == forwards
+    assert "(micro-batch 1)" in explain(flush, schedule)
 
 
 def test_the_explanation_adds_up() -> None:

@@ -24,6 +24,8 @@ from solvers.registry import POLICIES
 
 NAMES = ("jsq", "mix-rr", "random")
 seeds = st.integers(0, 2**32 - 1)
+parted = instances(beyond=True, weight_sync=None)
+"""Instances with micro-batches or without, all of whose rules are replayed."""
 
 
 def on(instance: Instance, actual: Costs | None = None) -> Trace:
@@ -57,7 +59,7 @@ def check_own_costs(instance: Instance, plan: Schedule) -> None:
     assert planned.end_shift_s.tolist() == [0.0] * instance.tasks
 
 
-@given(instances(), st.sampled_from(NAMES), seeds)
+@given(parted, st.sampled_from(NAMES), seeds)
 @settings(max_examples=200, deadline=None)
 def test_on_its_own_costs_planned_is_the_schedule_and_order_is_no_later(
     instance: Instance, name: str, seed: int
@@ -76,7 +78,7 @@ def test_on_its_own_costs_planned_is_the_schedule_and_order_is_no_later(
 def test_order_is_the_schedule_where_nothing_waits_without_need(
     order: str, data: st.DataObject, name: str, seed: int
 ) -> None:
-    instance = data.draw(instances(gpu_order=order))
+    instance = data.draw(instances(beyond=True, weight_sync=None, gpu_order=order))
     plan = by(name, instance, seed)
     blocks = plan.operations.phase != F
     length = plan.operations.end_s - plan.operations.start_s
@@ -85,7 +87,7 @@ def test_order_is_the_schedule_where_nothing_waits_without_need(
     assert replay(on(instance), plan).schedule == plan
 
 
-@given(instances(), st.sampled_from(NAMES), seeds, st.sampled_from(["order", "planned"]))
+@given(parted, st.sampled_from(NAMES), seeds, st.sampled_from(["order", "planned"]))
 @settings(max_examples=150, deadline=None)
 def test_other_times_give_a_feasible_schedule_under_them(
     instance: Instance, name: str, seed: int, timing: str
@@ -102,7 +104,7 @@ def test_other_times_give_a_feasible_schedule_under_them(
         assert np.all(moved >= -1e-9)
 
 
-@given(instances(), st.sampled_from(NAMES), seeds, st.sampled_from(["order", "planned"]))
+@given(parted, st.sampled_from(NAMES), seeds, st.sampled_from(["order", "planned"]))
 @settings(max_examples=150, deadline=None)
 def test_other_memory_drops_tasks_and_never_more_than_fits_is_held(
     instance: Instance, name: str, seed: int, timing: str
@@ -269,9 +271,9 @@ def test_what_does_not_fit_is_refused() -> None:
         replay(trace, FixedAssignment((0, 0)), timing="planned")
     with pytest.raises(UnsupportedError, match="time_model"):
         replay(trace, plan, time_model=object())
-    gpipe = replace(instance, pipeline="gpipe")
-    with pytest.raises(UnsupportedError, match="gpipe"):
-        replay(on(gpipe), plan)
+    threads = replace(instance, gpu_sharing="reference_threads")
+    with pytest.raises(UnsupportedError, match="reference_threads"):
+        replay(on(threads), plan)
 
 
 def test_an_operation_without_length_takes_no_turn_and_others_wait_for_its_memory() -> None:
