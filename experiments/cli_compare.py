@@ -54,6 +54,9 @@ def compare(
         float, typer.Option(help="Seconds of one weight synchronisation of 'separate'.")
     ] = 0.0,
     slo_units: Annotated[float, typer.Option(help="SLO in units.")] = 5.0,
+    all_reduce_s: Annotated[
+        float, typer.Option(help="Seconds of an all-reduce after each update; not part of LeMix.")
+    ] = 0.0,
     seed: Seed = 0,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -80,6 +83,7 @@ def compare(
         gpu_order=gpu_order,
         weight_sync_s=weight_sync,
         slo_units=slo_units,
+        all_reduce_s=all_reduce_s,
         seed=seed,
     )
     limits = None if exact == "none" else (exact, time_limit, deterministic_limit)

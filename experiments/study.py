@@ -74,6 +74,9 @@ class Study:
         `lemix_opt.weight_sync.published_seconds` knows the published ones.
     slo_units : float, default 5
         SLO of every request in SLO units.
+    all_reduce_s : float, default 0
+        Seconds of an all-reduce on every stage after each training task. LeMix has none; the
+        tables say so when it is used.
     tick_s : float, default 0.001
         Grid in seconds that releases, predicted costs and SLOs are rounded up to.
     seed : int, default 0
@@ -98,6 +101,7 @@ class Study:
     gpu_order: str = "reserve"
     weight_sync_s: float = 0.0
     slo_units: float = 5.0
+    all_reduce_s: float = 0.0
     tick_s: float = 0.001
     seed: int = 0
 
@@ -170,6 +174,10 @@ def build(study: Study) -> Problem:
     source = _source(study, work)
     links = links_of(study.hop, study.stages)
     costs, optimizer, cluster = _predicted(study, work, source, links)
+    reduce_s = float(floats("all_reduce_s", study.all_reduce_s, (), minimum=0))
+    reduce_s = float(to_seconds(ticks_up(reduce_s, study.tick_s), study.tick_s))
+    every_stage = np.full((1, study.stages), reduce_s)
+    costs = replace(costs, all_reduce_s=every_stage)
     work, factor, load_found = _compressed(study, work, costs)
     unit = float(costs.forward_s[0][work.is_inference].sum(axis=1).mean())
     slo_s = float(to_seconds(ticks_up(study.slo_units * unit, study.tick_s), study.tick_s))
@@ -195,6 +203,7 @@ def build(study: Study) -> Problem:
         resident=costs.resident_bytes[0],
         hop_s=links.hop_s(work, source.shape),
     )
+    actual = replace(actual, all_reduce_s=every_stage)
     objective = slo_objective(instance)
     gpus = f"{source.gpus} GPUs" if source.gpus > 1 else "one GPU"
     head = {
@@ -216,6 +225,8 @@ def build(study: Study) -> Problem:
         f"{objective.late_penalty_s:.4g} s per late request, in seconds",
         "seed": str(study.seed),
     }
+    if reduce_s:
+        head["outside LeMix"] = f"all-reduce of {reduce_s:g} s on every stage after each update"
     trace = Trace(instance, actual, source.truth, source.provenance)
     return Problem(trace, study.seed, objective, head, source.foot, study.weight_sync_s)
 

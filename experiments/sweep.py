@@ -93,6 +93,7 @@ def _solved(cell: Cell) -> dict[str, Any]:
         "gap": result.gap,
         "note": result.explanation,
         "truth": trace.truth,
+        "outside_lemix": "all-reduce" if np.any(trace.instance.costs.all_reduce_s > 0) else "",
     }
     if result.schedule is not None:
         found["rules_broken"] = len(validate(trace.instance, result.schedule))

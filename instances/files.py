@@ -28,6 +28,9 @@ VERSION = 1
 MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
+OPTIONAL_COSTS = {"all_reduce_s": 0.0}
+"""Fields of the costs that older files lack."""
+
 _PARTS = {"cluster": Cluster, "workload": Workload, "costs": Costs}
 OPTIONS = {"weight_sync": WeightSync, "memory_wait": MemoryWait, "contention": Contention}
 """Parts an instance may have; files written before there was such a part lack its name."""
@@ -139,6 +142,8 @@ def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
                 continue
             if not isinstance(value, dict):
                 raise FileFormatError(f"{type(value).__name__}", where=name, expected="an object")
+            if name == "costs":
+                value = OPTIONAL_COSTS | value
             same_keys(path, name, value, [f.name for f in fields(kind)])
             if name == "workload" and isinstance(value["slo_s"], list):
                 value["slo_s"] = [math.inf if v is None else v for v in value["slo_s"]]
@@ -166,7 +171,7 @@ def _shaped(name: str, entry: Any, plain: dict[str, Any]) -> Any:
     """Give cost arrays without entries back the shape that nested lists lose."""
     resident, kind = plain["costs"]["resident_bytes"], plain["workload"]["kind"]
     sized = isinstance(resident, list) and isinstance(kind, list) and isinstance(entry, list)
-    if name in ("resident_bytes", "update_s") or not sized or _leaves(entry):
+    if name in ("resident_bytes", "update_s", "all_reduce_s") or not sized or _leaves(entry):
         return entry
     stages = int(plain["cluster"]["stages"]) - (name == "hop_s")
     return np.zeros((len(resident), len(kind), stages))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instances.files import (
+    OPTIONAL_COSTS,
     columns_to_plain,
     instance_from_plain,
     instance_to_plain,
@@ -76,6 +77,7 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
     for name in ("instance", "actual"):
         _object(place, name, plain[name])
     instance = instance_from_plain(plain["instance"], place)
+    plain["actual"] = OPTIONAL_COSTS | plain["actual"]
     same_keys(place, "actual", plain["actual"], [f.name for f in fields(Costs)])
     schedule = plain["schedule"]
     if schedule is not None:

@@ -33,6 +33,10 @@ class Costs:
     hop_s : array_like, shape (K, T, S-1), default 0
         Seconds from the end of an operation on one stage until its successor on the neighbouring
         stage may start; the entry s lies between stages s and s+1, in both directions.
+    all_reduce_s : array_like, shape (K, S), default 0
+        Seconds of an all-reduce with the other replicas, right after the update on the stage and
+        part of its operation. It blocks the node that trained and no other. LeMix has no such
+        step; its replicas are independent.
 
     Raises
     ------
@@ -46,6 +50,7 @@ class Costs:
     resident_bytes: FloatArray
     update_s: FloatArray = 0.0  # type: ignore[assignment]
     hop_s: FloatArray = 0.0  # type: ignore[assignment]
+    all_reduce_s: FloatArray = 0.0  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         forward = floats("forward_s", self.forward_s, above=0)
@@ -63,6 +68,7 @@ class Costs:
             "resident_bytes": floats("resident_bytes", self.resident_bytes, (k, s), minimum=0),
             "update_s": floats("update_s", self.update_s, (k, s), minimum=0),
             "hop_s": floats("hop_s", self.hop_s, (k, t, s - 1), minimum=0),
+            "all_reduce_s": floats("all_reduce_s", self.all_reduce_s, (k, s), minimum=0),
         }
         for name, array in checked.items():
             object.__setattr__(self, name, array)
@@ -82,6 +88,11 @@ class Costs:
         """Number of stages S."""
         return int(self.forward_s.shape[2])
 
+    @property
+    def closing_s(self) -> FloatArray:
+        """Seconds of the update operation, all-reduce included, shape (K, S)."""
+        return self.update_s + self.all_reduce_s
+
     def take(self, tasks: IntArray) -> Costs:
         """Return the costs of the tasks with the given ids, in that order."""
         return Costs(
@@ -91,6 +102,7 @@ class Costs:
             resident_bytes=self.resident_bytes,
             update_s=self.update_s,
             hop_s=self.hop_s[:, tasks],
+            all_reduce_s=self.all_reduce_s,
         )
 
     def __eq__(self, other: object) -> bool:

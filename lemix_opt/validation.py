@@ -81,7 +81,7 @@ def _wanted(instance: Instance, task: int, node: int) -> list[tuple[int, int, in
     if not instance.workload.is_training[task]:
         return [(FORWARD, s, 0) for s in stages]
     parts = range(instance.micro_batches)
-    update = instance.costs.update_s[instance.cluster.node_class[node]]
+    update = instance.costs.closing_s[instance.cluster.node_class[node]]
     keys = [(phase, s, m) for phase in (FORWARD, BACKWARD) for s in stages for m in parts]
     return keys + [(UPDATE, s, 0) for s in stages if update[s] > 0]
 
@@ -155,7 +155,7 @@ class _Check:
         for (task, phase, stage, part), (start, end) in self.span.items():
             k = self.kind[task]
             if phase == UPDATE:
-                wanted = costs.update_s[k, stage]
+                wanted = costs.closing_s[k, stage]
             else:
                 whole = costs.forward_s if phase == FORWARD else costs.backward_s
                 wanted = whole[k, task, stage] / self.parts[task]

@@ -300,6 +300,7 @@ def scaled_costs(costs: Costs, slowdown: npt.ArrayLike) -> Costs:
         repeated(costs.resident_bytes),
         repeated(costs.update_s) * factor[:, None],
         repeated(costs.hop_s),
+        repeated(costs.all_reduce_s),
     )
 
 

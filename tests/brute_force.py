@@ -102,7 +102,7 @@ def _run(
                         return None
         length = float((costs.forward_s if phase == "F" else costs.backward_s)[k, i, s])
         begin[i, phase, s], end[i, phase, s] = start, start + length
-        tail = float(costs.update_s[k, s]) if phase == "B" else 0.0
+        tail = float(costs.update_s[k, s] + costs.all_reduce_s[k, s]) if phase == "B" else 0.0
         free[n, s] = start + length + tail
         last[i] = max(last[i], start + length + tail)
         clock = start

@@ -23,7 +23,7 @@ def horizon(instance: Instance) -> int:
         total += int(costs.forward_s[0, i].sum() + costs.hop_s[0, i].sum())
         if kind[i]:
             total += int(costs.backward_s[0, i].sum() + costs.hop_s[0, i].sum())
-            total += int(costs.update_s[0].sum())
+            total += int(costs.update_s[0].sum() + costs.all_reduce_s[0].sum())
     return total
 
 
@@ -44,7 +44,10 @@ def _length(instance: Instance, operation: tuple[int, str, int]) -> int:
 
 
 def _tail(instance: Instance, operation: tuple[int, str, int]) -> int:
-    return int(instance.costs.update_s[0, operation[2]]) if operation[1] == "B" else 0
+    if operation[1] != "B":
+        return 0
+    costs, stage = instance.costs, operation[2]
+    return int(costs.update_s[0, stage] + costs.all_reduce_s[0, stage])
 
 
 def solutions(instance: Instance) -> Iterator[Placed]:

@@ -64,7 +64,7 @@ class _Run:
             (
                 costs.forward_s[k].tolist(),
                 costs.backward_s[k].tolist(),
-                costs.update_s[k].tolist(),
+                (costs.update_s[k] + costs.all_reduce_s[k]).tolist(),
                 costs.hop_s[k].tolist(),
                 costs.held_bytes[k].tolist(),
                 costs.resident_bytes[k].tolist(),

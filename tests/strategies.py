@@ -75,6 +75,7 @@ def instances(
         rng.integers(0, 2, (classes, stages)),
         times((classes, stages), 0) if draw(st.booleans()) else 0.0,
         times((classes, tasks, stages - 1), 0) if draw(st.booleans()) else 0.0,
+        times((classes, stages), 0) if draw(st.booleans()) else 0.0,
     )
     rules: dict[str, Any] = {
         "release_mode": draw(st.sampled_from(RELEASE_MODES)),

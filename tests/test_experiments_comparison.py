@@ -106,6 +106,12 @@ def test_a_calibration_says_how_many_gpus_a_stage_is() -> None:
         build(Study(tensor_parallel=4))
 
 
+def test_an_all_reduce_is_said_to_be_outside_lemix() -> None:
+    assert "outside LeMix" not in build(Study(tasks=8)).head
+    head = build(Study(tasks=8, all_reduce_s=0.0104)).head
+    assert head["outside LeMix"].startswith("all-reduce of 0.011 s")
+
+
 def test_a_report_does_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.report.can_plot", lambda: False)
     found = compare(SMALL, ("jsq",), EXACT, window=6)

@@ -40,6 +40,13 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [row["status"] for row in rows] == ["feasible"] * 4 + ["optimal"] * 2
     assert "numpy" in versions
     assert rows[0]["objective_s"] >= rows[4]["objective_s"] - 1e-9
+    assert {row["outside_lemix"] for row in rows} == {""}
+
+
+def test_a_row_says_what_is_not_part_of_lemix(tmp_path: Path) -> None:
+    text = GRID.replace("load = 0.9", "load = 0.9, all_reduce_s = 0.5")
+    state = run_sweep(read_grid(grid(tmp_path, text))[:1], tmp_path / "out")
+    assert state.rows[0]["outside_lemix"] == "all-reduce"
 
 
 def test_tables_are_the_same_with_any_number_of_processes(tmp_path: Path) -> None:

@@ -100,9 +100,12 @@ def test_a_wrong_field_is_named(
 def test_a_file_from_before_an_optional_part_is_read(tmp_path: Path, plain: dict[str, Any]) -> None:
     for name in files.OPTIONS:
         del plain[name]
+    for name in files.OPTIONAL_COSTS:
+        del plain["costs"][name]
     (tmp_path / "old.json").write_text(json.dumps(plain))
     back = read(tmp_path / "old.json")
     assert all(getattr(back, name) is None for name in files.OPTIONS)
+    assert not back.costs.all_reduce_s.any()
 
 
 def test_a_missing_field_is_named(tmp_path: Path, plain: dict[str, Any]) -> None:

@@ -66,6 +66,7 @@ def others(instance: Instance, seed: int) -> Costs:
         costs.resident_bytes,
         costs.update_s,
         costs.hop_s,
+        costs.all_reduce_s,
     )
 
 

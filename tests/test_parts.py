@@ -188,7 +188,7 @@ def test_a_dropped_task_holds_its_memory_while_one_of_its_micro_batches_runs() -
     )
     c = instance.costs
     held = np.array([[[2.0, 9.0], [3.0, 1.0]]])
-    actual = Costs(c.forward_s, c.backward_s, held, c.resident_bytes, c.update_s, c.hop_s)
+    actual = replace(c, held_bytes=held)
     schedule = run(instance, actual=actual)
     assert schedule.out_of_memory == ((0, 1, 0, 1.5),)
     assert schedule.end_state.tolist() == [2, 0]

@@ -29,8 +29,9 @@ NONE = -1
 class Truth(NamedTuple):
     """Costs that really happen, by node class; resident bytes by node and stage.
 
-    `held_bytes` is the most a task holds at once (`Instance.peak_bytes`). `sync_s` holds the
-    seconds of a weight synchronisation by sending node, 0 where none is sent.
+    `held_bytes` is the most a task holds at once (`Instance.peak_bytes`), `update_s` all of the
+    update operation (`Costs.closing_s`). `sync_s` holds the seconds of a weight synchronisation by
+    sending node, 0 where none is sent.
     """
 
     forward_s: npt.NDArray[np.float64]
@@ -217,7 +218,7 @@ def truth_of(instance: Instance, costs: Costs) -> Truth:
         fixed(costs.backward_s, np.float64),
         fixed(instance.peak_bytes(costs), np.float64),
         fixed(costs.hop_s, np.float64),
-        fixed(costs.update_s, np.float64),
+        fixed(costs.closing_s, np.float64),
         fixed(costs.resident_bytes[instance.cluster.node_class], np.float64),
         fixed(_sync_s(instance), np.float64),
     )

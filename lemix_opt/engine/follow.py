@@ -148,7 +148,7 @@ class _Run:
                     self.queue[op.gpu].append(op)
                     count += 1
             for s in range(stages if self.training[i] else 0):
-                self._close_backwards(i, s, float(costs.update_s[k, s]))
+                self._close_backwards(i, s, float(costs.closing_s[k, s]))
         for queue in self.queue:
             queue.sort(key=lambda op: (op.plan_s, self._planned_end(op), op.id))
             until = -inf

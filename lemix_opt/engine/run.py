@@ -253,7 +253,7 @@ def _books(instance: Instance, costs: Costs, rules: Rules, rows: npt.NDArray[np.
         turn_last=np.full(cluster.nodes, NONE, dtype=np.int32),
         due=np.full(gpus, NONE, dtype=np.int32),
         # Stages whose update takes no time have no update operation.
-        updates=np.count_nonzero(costs.update_s > 0, axis=1),
+        updates=np.count_nonzero(costs.closing_s > 0, axis=1),
         sync_task=np.full(cluster.nodes, NONE, dtype=np.int32),
         gpu_end_s=np.full(slots, inf),
         gpu_key=np.arange(slots, dtype=np.int64),

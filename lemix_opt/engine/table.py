@@ -18,7 +18,7 @@ from lemix_opt.schedule import BACKWARD, FORWARD, OFFLOAD, SYNC, UPDATE, Operati
 def rows_of(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
     """Return the first row of every task in the table of operations, and the number of rows."""
     stages = instance.cluster.stages
-    trained = 2 * stages * instance.micro_batches + stages * bool(np.any(costs.update_s > 0))
+    trained = 2 * stages * instance.micro_batches + stages * bool(np.any(costs.closing_s > 0))
     # Which tasks set off a synchronisation shows in the run only.
     trained += instance.weight_sync is not None
     trained += 2 * stages * _moves(instance)

@@ -104,8 +104,8 @@ class View:
     Shapes: T tasks, N nodes, S stages, K node classes; seconds and bytes. Columns by task:
     ``training`` (0 or 1), ``release_s``, ``batch``, ``prompt_tokens``, ``slo_s``; by node:
     ``node_class``; ``forward_s``, ``backward_s``, ``held_bytes`` [K,T,S] (the most a task holds at
-    once, `Instance.peak_bytes`), ``hop_s`` [K,T,S−1], ``update_s`` [K,S], ``memory_bytes``,
-    ``capacity_bytes``, ``resident_bytes`` [N,S].
+    once, `Instance.peak_bytes`), ``hop_s`` [K,T,S−1], ``update_s`` [K,S] (with the
+    all-reduce, `Costs.closing_s`), ``memory_bytes``, ``capacity_bytes``, ``resident_bytes`` [N,S].
     """
 
     __slots__ = ("_room", "address", "columns")
@@ -159,7 +159,7 @@ def view_of(instance: Instance) -> View:
         (costs.backward_s, np.float64),
         (instance.peak_bytes(costs), np.float64),
         (costs.hop_s, np.float64),
-        (costs.update_s, np.float64),
+        (costs.closing_s, np.float64),
         (instance.cluster.memory_bytes, np.float64),
         (instance.capacity_bytes, np.float64),
         (instance.resident_bytes, np.float64),

@@ -166,8 +166,8 @@ class _Run:
             start = float(to_seconds(value(variable), instance.tick_s))
             end = ends[i, phase, s] = start + float(duration)
             rows.append((i, phase, s, node[i], start, end))
-            if phase == BACKWARD and costs.update_s[k, s] > 0:
-                rows.append((i, UPDATE, s, node[i], end, end + float(costs.update_s[k, s])))
+            if phase == BACKWARD and costs.closing_s[k, s] > 0:
+                rows.append((i, UPDATE, s, node[i], end, end + float(costs.closing_s[k, s])))
         if instance.release_mode != "open":
             for i in np.flatnonzero(training).tolist():
                 release[i] = max(float(release[i]), event)

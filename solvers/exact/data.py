@@ -66,7 +66,7 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
     training = instance.workload.is_training
     forward = ticks(costs.forward_s, tick)[kind]
     backward = ticks(costs.backward_s, tick)[kind] * training[None, :, None]
-    update = ticks(costs.update_s, tick)[kind]
+    update = ticks(costs.closing_s, tick)[kind]
     hop = ticks(costs.hop_s, tick)[kind]
     held = costs.held_bytes[kind] / MIB
     room = (instance.capacity_bytes - instance.resident_bytes) / MIB
@@ -85,7 +85,7 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
         for a in (
             costs.forward_s,
             costs.backward_s[:, training],
-            costs.update_s,
+            costs.closing_s,
             costs.hop_s,
             instance.workload.release_s,
         )

@@ -108,7 +108,7 @@ def _idle(instance: Instance, data: TickData, model: Model, spans: list[Any], bo
     ticks = ticks_up if bound else ticks_down
     busy = ticks(costs.forward_s, instance.tick_s)[kind].sum(2)
     extra = ticks(costs.backward_s, instance.tick_s)[kind].sum(2)
-    extra = extra + ticks(costs.update_s, instance.tick_s)[kind].sum(1)[:, None]
+    extra = extra + ticks(costs.closing_s, instance.tick_s)[kind].sum(1)[:, None]
     busy = busy + extra * training[None, :]
     stages = instance.cluster.stages
     idle = model.cp.new_int_var(0, stages * instance.cluster.nodes * data.horizon, "idle")
