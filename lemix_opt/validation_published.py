@@ -66,7 +66,7 @@ def _work_faults(
         if phase == SYNC:
             continue
         if phase == UPDATE:
-            wanted = float(costs.update_s[kind, stage])
+            wanted = float(costs.closing_s[kind, stage])
         else:
             seconds = costs.forward_s if phase == FORWARD else costs.backward_s
             wanted = float(seconds[kind, task, stage])

@@ -51,7 +51,7 @@ def instances(
 ) -> Instance:
     """Build a small instance of any release mode and order, with times off the grid.
 
-    `beyond` adds weight synchronisation; `shared` the rules under which tasks wait for memory by
+    `beyond` adds weight synchronisation and micro-batches; `shared` the rules under which tasks wait for memory by
     the clock or share a GPU (None: at times).
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
