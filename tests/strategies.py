@@ -51,8 +51,8 @@ def instances(
 ) -> Instance:
     """Build a small instance of any release mode and order, with times off the grid.
 
-    `beyond` adds weight synchronisation and micro-batches; `shared` the rules under which tasks wait for memory by
-    the clock or share a GPU (None: at times).
+    `beyond` adds weight synchronisation and micro-batches; `shared` the rules under which tasks
+    wait for memory by the clock or share a GPU (None: at times).
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     tasks = draw(st.integers(0, max_tasks))
