@@ -84,7 +84,7 @@ def compiled(function: Callable[..., Any], *signature: Any) -> Any:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not any(folder.rglob("*.nbi")):
-            LOG.warning("compiling for this machine, once after an installation (up to 30 s)")
+            LOG.warning("compiling for this machine, once after an installation (up to a minute)")
         config.CACHE_DIR = str(folder)
         found = numba.njit(cache=True, **OPTIONS)(function)
     except (OSError, RuntimeError):
