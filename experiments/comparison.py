@@ -15,9 +15,10 @@ from experiments.windows import ExactSettings, WindowOutcome, cut, run_window
 from lemix_opt import replay, validate
 from lemix_opt.checks import whole
 from lemix_opt.errors import unknown
-from lemix_opt.evaluation import attainment, objective_value, percentile
+from lemix_opt.evaluation import attainment, objective_value
 from lemix_opt.result import relative_gap
 from lemix_opt.schedule import Schedule
+from lemix_opt.token_metrics import percentile
 
 POLICIES = ("lemix", "lemix-reference", "separate", "mix-rr", "mix-luf", "random", "jsq")
 Progress = Callable[[str, int, int], None]

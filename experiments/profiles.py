@@ -1,8 +1,8 @@
-"""Measured prefill times of one model on one kind of GPU, picked out of the public tables."""
+"""Measured times of one model on one kind of GPU, picked out of the public tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -146,3 +146,26 @@ def pick(table: Table, columns: Columns, model: str, gpu: str, gpus: int) -> Pro
     )
     memory = gpus * GPU_BYTES[gpu]
     return Profile(table.name, model, gpu, gpus, memory, measured, table.sha256)
+
+
+def read_iterations(model: str, gpus: int) -> tuple[FloatArray, FloatArray, str]:
+    """Read prefills and decode steps of a model on A100 out of the MuxServe table.
+
+    Returns
+    -------
+    X : ndarray, shape (R, 3)
+        Rows, tokens and phase of every run, see `predictors.iterations.IterationTimeModel`.
+    seconds : ndarray, shape (R,)
+        Measured times.
+    sha256 : str
+        Hash of the file.
+    """
+    name = "muxserve_llama_a100"
+    table, columns = load(name), PROFILES[name]
+    parts = []
+    for phase, time in enumerate(("prefill_ms", "decode_ms")):
+        timed = replace(columns, milliseconds=time)
+        shape, seconds = pick(table, timed, model, columns.gpu, gpus).points
+        parts.append((np.column_stack([shape, np.full(len(shape), phase)]), seconds))
+    X, seconds = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return X, seconds, table.sha256

@@ -18,6 +18,7 @@ from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError, LemixError, suggest
 from lemix_opt.files import read_content, write_atomically
+from lemix_opt.generation import Generation, IterationCosts
 from lemix_opt.instance import Instance
 from lemix_opt.memory_wait import MemoryWait
 from lemix_opt.weight_sync import WeightSync
@@ -28,11 +29,16 @@ VERSION = 1
 MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
-OPTIONAL_COSTS = {"all_reduce_s": 0.0}
+OPTIONAL_COSTS = {"all_reduce_s": 0.0, "iteration": None}
 """Fields of the costs that older files lack."""
 
 _PARTS = {"cluster": Cluster, "workload": Workload, "costs": Costs}
-OPTIONS = {"weight_sync": WeightSync, "memory_wait": MemoryWait, "contention": Contention}
+OPTIONS = {
+    "weight_sync": WeightSync,
+    "memory_wait": MemoryWait,
+    "contention": Contention,
+    "generation": Generation,
+}
 """Parts an instance may have; files written before there was such a part lack its name."""
 
 
@@ -51,15 +57,11 @@ def write(instance: Instance, path: str | os.PathLike[str]) -> None:
 
 def instance_to_plain(instance: Instance) -> dict[str, Any]:
     """Return an instance as lists and numbers, ready for JSON."""
-    return {
-        f.name: columns_to_plain(value) if is_dataclass(value) else _plain(value)
-        for f in fields(instance)
-        for value in [getattr(instance, f.name)]
-    }
+    return columns_to_plain(instance)
 
 
 def columns_to_plain(columns: Any) -> dict[str, Any]:
-    """Return the arrays of a data object as lists, by field."""
+    """Return the arrays of a data object as lists, by field; parts of it likewise."""
     return {f.name: _plain(getattr(columns, f.name)) for f in fields(columns)}
 
 
@@ -78,6 +80,8 @@ def _plain(value: Any) -> Any:
         return [_plain(entry) for entry in value.tolist()]
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if is_dataclass(value):
+        return columns_to_plain(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -143,20 +147,36 @@ def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
             if not isinstance(value, dict):
                 raise FileFormatError(f"{type(value).__name__}", where=name, expected="an object")
             if name == "costs":
-                value = OPTIONAL_COSTS | value
+                parts[name] = costs_from_plain(value, plain, path, name)
+                continue
             same_keys(path, name, value, [f.name for f in fields(kind)])
             if name == "workload" and isinstance(value["slo_s"], list):
                 value["slo_s"] = [math.inf if v is None else v for v in value["slo_s"]]
             if name == "memory_wait" and value["max_wait_s"] is None:
                 value["max_wait_s"] = math.inf
-            columns = {
-                key: _shaped(key, entry, plain) if name == "costs" else entry
-                for key, entry in value.items()
-            }
-            parts[name] = kind(**columns)
+            parts[name] = kind(**value)
         return Instance(**parts)
     except LemixError as error:
         raise located(error, path) from None
+
+
+def costs_from_plain(
+    value: dict[str, Any], instance: dict[str, Any], path: Path, name: str
+) -> Costs:
+    """Build costs from the part `name` of a file; `instance` holds the parts of their instance."""
+    value = OPTIONAL_COSTS | value
+    same_keys(path, name, value, [f.name for f in fields(Costs)])
+    columns = {key: _shaped(key, entry, instance) for key, entry in value.items()}
+    iteration = columns["iteration"]
+    if iteration is not None:
+        if not isinstance(iteration, dict):
+            where = f"{path}: {name}.iteration"
+            raise FileFormatError(
+                f"{type(iteration).__name__}", where=where, expected="an object or null"
+            )
+        same_keys(path, f"{name}.iteration", iteration, [f.name for f in fields(IterationCosts)])
+        columns["iteration"] = IterationCosts(**iteration)
+    return Costs(**columns)
 
 
 def located(error: LemixError, path: Path) -> LemixError:

@@ -68,6 +68,7 @@ def generate(
     length_heterogeneity: float | None = None,
     training_release: str = "start",
     slo_s: float = np.inf,
+    mean_output_tokens: float = 0.0,
     seed: int = 0,
 ) -> Workload:
     """Generate a synthetic workload.
@@ -93,6 +94,9 @@ def generate(
         inference task before them.
     slo_s : float, default infinity
         SLO of every inference task in seconds.
+    mean_output_tokens : float, default 0
+        Mean of the tokens that requests generate, drawn from a geometric distribution, which is an
+        assumption; 0 for forward passes only, else at least 1.
     seed : int, default 0
         Seed of all draws.
 
@@ -108,11 +112,17 @@ def generate(
     lengths = draw_lengths(
         pool, tasks, batch, rng, order=length_order, heterogeneity=length_heterogeneity
     )
+    mean = float(floats("mean_output_tokens", mean_output_tokens, (), minimum=0))
+    output = np.zeros(tasks, dtype=np.int64)
+    if mean:
+        floats("mean_output_tokens", mean, (), minimum=1)
+        output = np.where(kind == INFERENCE, rng.geometric(1 / mean, tasks), 0)
     return Workload(
         kind,
         _releases(kind, arrival_s, training_release),
         np.full(tasks, batch),
         lengths,
+        output,
         slo_s=np.where(kind == INFERENCE, slo_s, np.inf),
     )
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from instances.files import (
-    OPTIONAL_COSTS,
     columns_to_plain,
+    costs_from_plain,
     instance_from_plain,
     instance_to_plain,
     located,
@@ -18,14 +18,16 @@ from instances.files import (
     same_keys,
     write_json,
 )
-from lemix_opt.costs import Costs
+from lemix_opt.checks import floats
 from lemix_opt.errors import FileFormatError, LemixError
+from lemix_opt.generated import Generated, Iterations
 from lemix_opt.schedule import Operations, Schedule
 from lemix_opt.trace import Trace
 
 TRACE, SCHEDULE = "lemix-opt trace", "lemix-opt schedule"
 VERSION = 1
-_SCHEDULE_FIELDS = ("node", "end_state", "release_s", "out_of_memory", "operations")
+_SCHEDULE_FIELDS = ("node", "end_state", "release_s", "out_of_memory", "operations", "generated")
+_BY_STAGE = ("start_s", "end_s")
 
 
 def write_schedule(schedule: Schedule, path: str | os.PathLike[str]) -> None:
@@ -77,13 +79,11 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
     for name in ("instance", "actual"):
         _object(place, name, plain[name])
     instance = instance_from_plain(plain["instance"], place)
-    plain["actual"] = OPTIONAL_COSTS | plain["actual"]
-    same_keys(place, "actual", plain["actual"], [f.name for f in fields(Costs)])
     schedule = plain["schedule"]
     if schedule is not None:
         schedule = _schedule_from_plain(_object(place, "schedule", schedule), place)
     try:
-        actual = Costs(**plain["actual"]) if instance.tasks else instance.costs
+        actual = costs_from_plain(plain["actual"], plain["instance"], place, "actual")
         return Trace(instance, actual, plain["truth"], str(plain["provenance"]), schedule)
     except LemixError as error:
         raise located(error, place) from None
@@ -98,6 +98,7 @@ def _object(path: Path, name: str, value: Any) -> dict[str, Any]:
 
 
 def _schedule_to_plain(schedule: Schedule) -> dict[str, Any]:
+    made = schedule.generated
     release = [None if math.isinf(r) else r for r in schedule.release_s.tolist()]
     return {
         "node": schedule.node.tolist(),
@@ -105,11 +106,34 @@ def _schedule_to_plain(schedule: Schedule) -> dict[str, Any]:
         "release_s": release,
         "out_of_memory": [list(event) for event in schedule.out_of_memory],
         "operations": columns_to_plain(schedule.operations),
+        "generated": None if made is None else _generated_to_plain(made),
     }
 
 
+def _generated_to_plain(made: Generated) -> dict[str, Any]:
+    rows = columns_to_plain(made.iterations)
+    # By stage, so that a table without rows still says how many stages there are.
+    rows |= {name: getattr(made.iterations, name).T.tolist() for name in _BY_STAGE}
+    return columns_to_plain(made) | {"iterations": rows}
+
+
+def _generated_from_plain(plain: dict[str, Any], path: Path) -> Generated:
+    same_keys(path, "generated", plain, [f.name for f in fields(Generated)])
+    rows = dict(_object(path, "generated.iterations", plain["iterations"]))
+    same_keys(path, "generated.iterations", rows, [f.name for f in fields(Iterations)])
+    for name in _BY_STAGE:
+        rows[name] = floats(f"iterations.{name}", rows[name]).T
+    columns = {name: value for name, value in plain.items() if name != "iterations"}
+    for name in ("start_s", "first_token_s", "last_token_s"):
+        if isinstance(columns[name], list):
+            columns[name] = [math.inf if value is None else value for value in columns[name]]
+    return Generated(**columns, iterations=Iterations(**rows))
+
+
 def _schedule_from_plain(plain: dict[str, Any], path: Path) -> Schedule:
+    plain = {"generated": None} | plain
     same_keys(path, "schedule", plain, list(_SCHEDULE_FIELDS))
+    made = plain["generated"]
     rows = _object(path, "operations", plain["operations"])
     same_keys(path, "operations", rows, [f.name for f in fields(Operations)])
     release, lost = plain["release_s"], plain["out_of_memory"]
@@ -130,6 +154,7 @@ def _schedule_from_plain(plain: dict[str, Any], path: Path) -> Schedule:
             plain["end_state"],
             [math.inf if r is None else r for r in release],  # type: ignore[arg-type]
             events,
+            None if made is None else _generated_from_plain(_object(path, "generated", made), path),
         )
     except LemixError as error:
         raise located(error, path) from None

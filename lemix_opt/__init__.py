@@ -8,6 +8,8 @@ from lemix_opt.cluster import Cluster
 from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import LemixError
+from lemix_opt.generated import Generated, Iterations
+from lemix_opt.generation import Generation, IterationCosts
 from lemix_opt.instance import Instance
 from lemix_opt.lazy import later
 from lemix_opt.memory_wait import MemoryWait
@@ -48,7 +50,11 @@ __all__ = [
     "Costs",
     "Defer",
     "Event",
+    "Generated",
+    "Generation",
     "Instance",
+    "IterationCosts",
+    "Iterations",
     "LemixError",
     "MemoryWait",
     "Objective",

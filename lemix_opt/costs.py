@@ -8,6 +8,7 @@ import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats
 from lemix_opt.errors import FieldError
+from lemix_opt.generation import IterationCosts
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,10 @@ class Costs:
         Seconds of an all-reduce with the other replicas, right after the update on the stage and
         part of its operation. It blocks the node that trained and no other. LeMix has no such
         step; its replicas are independent.
+    iteration : IterationCosts, optional
+        What iterations of token generation take. Where requests generate tokens, their own
+        entries above are beliefs of policies only: seconds of the prefill alone, and the most
+        bytes of their KV cache.
 
     Raises
     ------
@@ -51,6 +56,7 @@ class Costs:
     update_s: FloatArray = 0.0  # type: ignore[assignment]
     hop_s: FloatArray = 0.0  # type: ignore[assignment]
     all_reduce_s: FloatArray = 0.0  # type: ignore[assignment]
+    iteration: IterationCosts | None = None
 
     def __post_init__(self) -> None:
         forward = floats("forward_s", self.forward_s, above=0)
@@ -72,6 +78,12 @@ class Costs:
         }
         for name, array in checked.items():
             object.__setattr__(self, name, array)
+        if self.iteration is not None and self.iteration.base_s.shape != (k, s):
+            raise FieldError(
+                f"shape {self.iteration.base_s.shape}",
+                where="iteration.base_s",
+                expected=f"shape {(k, s)}: node classes and stages of the other costs",
+            )
 
     @property
     def classes(self) -> int:
@@ -103,6 +115,7 @@ class Costs:
             update_s=self.update_s,
             hop_s=self.hop_s[:, tasks],
             all_reduce_s=self.all_reduce_s,
+            iteration=self.iteration,
         )
 
     def __eq__(self, other: object) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray
+from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.freshness import freshness, weight_sync_s
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import Value
 from lemix_opt.schedule import DEFERRED, DONE, DROPPED, UNFINISHED, Schedule
+from lemix_opt.token_metrics import alone_s, percentile, token_metrics
 
 
 def response_s(instance: Instance, schedule: Schedule) -> FloatArray:
@@ -20,11 +21,33 @@ def response_s(instance: Instance, schedule: Schedule) -> FloatArray:
     return np.asarray(schedule.end_s() - instance.workload.release_s)
 
 
-def _node_spans(instance: Instance, schedule: Schedule) -> FloatArray:
+class _Spans(NamedTuple):
+    """Where and when GPUs were busy, one row per operation or stage of an iteration."""
+
+    node: IntArray
+    stage: IntArray
+    start_s: FloatArray
+    end_s: FloatArray
+
+
+def _busy(schedule: Schedule) -> _Spans:
+    rows = schedule.operations
+    if schedule.generated is None:
+        return _Spans(rows.node, rows.stage, rows.start_s, rows.end_s)
+    ran = schedule.generated.iterations
+    count, stages = ran.start_s.shape
+    return _Spans(
+        np.concatenate([rows.node, np.repeat(ran.node, stages)]),
+        np.concatenate([rows.stage, np.tile(np.arange(stages), count)]),
+        np.concatenate([rows.start_s, ran.start_s.reshape(-1)]),
+        np.concatenate([rows.end_s, ran.end_s.reshape(-1)]),
+    )
+
+
+def _node_spans(instance: Instance, rows: _Spans) -> FloatArray:
     """Seconds from first start to last end on every node, shape (N,); 0 for unused ones."""
     nodes = instance.cluster.nodes
     first, last = np.full(nodes, np.inf), np.full(nodes, -np.inf)
-    rows = schedule.operations
     np.minimum.at(first, rows.node, rows.start_s)
     np.maximum.at(last, rows.node, rows.end_s)
     used = np.isfinite(first)
@@ -48,16 +71,16 @@ def objective_value(instance: Instance, schedule: Schedule, objective: Objective
     float or tuple of float
         A tuple, one value per level, for lexicographic objectives.
     """
-    rows = schedule.operations
+    rows = _busy(schedule)
     work = instance.workload
     if schedule.complete:
         response = response_s(instance, schedule)
         weighted = work.weight * response
-        spans = _node_spans(instance, schedule)
+        spans = _node_spans(instance, rows)
         late = work.is_inference & (response > work.slo_s + 1e-9)
         busy = float(np.sum(rows.end_s - rows.start_s))
         terms = {
-            "makespan": float(np.max(rows.end_s)) if rows.rows else 0.0,
+            "makespan": float(np.max(rows.end_s)) if rows.node.size else 0.0,
             "inference_response": float(weighted[work.is_inference].sum()),
             "training_response": float(weighted[work.is_training].sum()),
             "late": float(work.weight[late].sum()),
@@ -79,7 +102,8 @@ class Score:
 
     Percentiles are over all inference requests, an unfinished one counting as infinite; shares
     and attainments divide by all arrivals. `freshness_mean_updates` is the mean number of updates
-    in the replica that served a request.
+    in the replica that served a request. Time to first token (TTFT) counts from the release; time
+    between tokens (TBT) is a mean per request, of which mean and percentile are given.
     """
 
     tasks: int
@@ -106,6 +130,14 @@ class Score:
     nodes_effective: float
     freshness_mean_updates: float
     weight_sync_s: float
+    ttft_p50_s: float
+    ttft_p95_s: float
+    ttft_p99_s: float
+    tbt_mean_s: float
+    tbt_p99_s: float
+    generated_tokens: int
+    preemptions: int
+    truncated: int
     out_of_memory_events: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,18 +149,13 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else float("nan")
 
 
-def percentile(responses: FloatArray, q: float) -> float:
-    """Percentile that is one of the responses, so that infinity never mixes; NaN for none."""
-    return float(np.percentile(responses, q, method="higher")) if responses.size else float("nan")
-
-
 def attainment(responses: FloatArray, limit_s: float) -> float:
     """Share of responses within a limit in seconds; NaN for none."""
     return float(np.mean(responses <= limit_s + 1e-9)) if responses.size else float("nan")
 
 
 def evaluate(instance: Instance, schedule: Schedule) -> Score:
-    """Compute the metrics that apply without decoding.
+    """Compute every metric that applies.
 
     Parameters
     ----------
@@ -142,12 +169,12 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
     Score
         NaN where a metric has nothing to divide by.
     """
-    work, rows = instance.workload, schedule.operations
+    work, rows = instance.workload, _busy(schedule)
     inference = work.is_inference
     response = response_s(instance, schedule)[inference]
     completed = response[np.isfinite(response)]
     unit = float("nan") if instance.slo_unit_s is None else instance.slo_unit_s
-    spans = _node_spans(instance, schedule)
+    spans = _node_spans(instance, rows)
     stages, nodes = instance.cluster.stages, instance.cluster.nodes
     busy = float(np.sum(rows.end_s - rows.start_s))
     gpu = rows.node * stages + rows.stage
@@ -156,13 +183,11 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
     np.maximum.at(last, gpu, rows.end_s)
     ran = np.isfinite(first)
     own_span = float(np.sum(last[ran] - first[ran]))
-    classes = np.unique(instance.cluster.node_class)
-    costs = instance.costs
-    alone = (costs.forward_s.sum(axis=2) + costs.hop_s.sum(axis=2))[classes].min(axis=0)[inference]
+    alone = alone_s(instance)[inference]
     done = schedule.end_state == DONE
     placed = np.bincount(schedule.node[schedule.node >= 0], minlength=nodes).astype(float)
-    makespan = float(np.max(rows.end_s)) if rows.rows else 0.0
-    wall = makespan - float(np.min(rows.start_s)) if rows.rows else 0.0
+    makespan = float(np.max(rows.end_s)) if rows.node.size else 0.0
+    wall = makespan - float(np.min(rows.start_s)) if rows.node.size else 0.0
 
     return Score(
         tasks=instance.tasks,
@@ -189,5 +214,6 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
         nodes_effective=_ratio(float(placed.sum()) ** 2, float(np.sum(placed**2))),
         freshness_mean_updates=freshness(instance, schedule).mean_updates(),
         weight_sync_s=weight_sync_s(schedule),
+        **token_metrics(instance, schedule),
         out_of_memory_events=len(schedule.out_of_memory),
     )

@@ -12,6 +12,7 @@ from lemix_opt.cluster import Cluster
 from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError, InfeasibleError, UnsupportedError
+from lemix_opt.generation import Generation
 from lemix_opt.memory_wait import PUBLISHED, MemoryWait
 from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
@@ -27,6 +28,7 @@ PLAIN_RULES = {
     "memory_rule": MEMORY_RULES[0],
     "memory_wait": None,
     "weight_sync": None,
+    "generation": None,
 }
 """Values within the exact model of the fields that may go beyond it."""
 
@@ -83,6 +85,9 @@ class Instance:
         freed; under "reference_threshold" as published, looking every 0.1 s for up to 10 s.
     contention : Contention, optional
         Slow-down under "reference_threads"; none when omitted.
+    generation : Generation, optional
+        How inference tasks, single requests then, generate their output tokens. Forward passes
+        only when omitted.
 
     Raises
     ------
@@ -108,6 +113,7 @@ class Instance:
     weight_sync: WeightSync | None = None
     memory_wait: MemoryWait | None = None
     contention: Contention | None = None
+    generation: Generation | None = None
 
     def __post_init__(self) -> None:
         choice("release_mode", self.release_mode, RELEASE_MODES)
@@ -149,6 +155,8 @@ class Instance:
         if self.weight_sync is not None:
             self.weight_sync.check(self.cluster.nodes)
         self._check_sharing()
+        if self.generation is not None:
+            self._check_requests()
         self._check_memory()
 
     def _check_sharing(self) -> None:
@@ -187,6 +195,30 @@ class Instance:
                 where="memory_wait.offload_bytes_per_s",
                 expected="0, or gpu_sharing 'exclusive' and memory_rule 'reserve'",
             )
+
+    def _check_requests(self) -> None:
+        for name in ("gpu_sharing", "memory_rule", "memory_wait"):
+            if getattr(self, name) != PLAIN_RULES[name]:
+                raise FieldError(
+                    f"token generation under {name} {getattr(self, name)!r}",
+                    where="generation",
+                    expected=f"None, or {name} {PLAIN_RULES[name]!r}",
+                )
+        if self.costs.iteration is None:
+            raise FieldError("None", where="costs.iteration", expected="costs of iterations")
+        for name, value, wrong, expected in (
+            ("batch", self.workload.batch, self.workload.batch != 1, "1: a request is one row"),
+            (
+                "output_tokens",
+                self.workload.output_tokens,
+                self.workload.output_tokens < 1,
+                "at least 1 for a request",
+            ),
+        ):
+            bad = np.flatnonzero(wrong & self.workload.is_inference)
+            if bad.size:
+                task = int(bad[0])
+                raise FieldError(f"{value[task]}", where=f"{name}[{task}]", expected=expected)
 
     def _check_memory(self) -> None:
         fits = self.fits()

@@ -66,7 +66,11 @@ class Event(NamedTuple):
 
 
 class BatchObserved(NamedTuple):
-    """Lengths of the requests in a node's running batch, for policies that score with it."""
+    """Tokens that every request in a node's running batch has now, prompt and made ones.
+
+    A policy in plain Python that names ``batch`` among its `observes` is told the batches of all
+    nodes before every decision, where requests generate tokens.
+    """
 
     time_s: float
     node: int

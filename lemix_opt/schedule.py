@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats, integers
 from lemix_opt.errors import FieldError
+from lemix_opt.generated import Generated
 
 PHASES = ("forward", "backward", "update", "sync", "offload", "reload")
 FORWARD, BACKWARD, UPDATE, SYNC, OFFLOAD, RELOAD = range(len(PHASES))
@@ -118,6 +119,9 @@ class Schedule:
         task that was never released.
     out_of_memory : tuple of (task, stage, node, time_s), default ()
         Events in which a task could not get its memory and was dropped.
+    generated : Generated, optional
+        Tokens of the requests and iterations of the running batches, where requests generate;
+        they have no operations then.
     """
 
     node: IntArray
@@ -125,6 +129,7 @@ class Schedule:
     end_state: IntArray
     release_s: FloatArray
     out_of_memory: tuple[tuple[int, int, int, float], ...] = ()
+    generated: Generated | None = None
 
     def __post_init__(self) -> None:
         node = integers("node", self.node, minimum=-1)
@@ -145,6 +150,12 @@ class Schedule:
                 expected=f"ids below {node.shape[0]}",
             )
         object.__setattr__(self, "operations", self.operations.sorted())
+        if self.generated is not None and self.generated.tokens.shape != shape:
+            raise FieldError(
+                f"shape {self.generated.tokens.shape}",
+                where="generated.tokens",
+                expected=f"shape {shape}",
+            )
 
     @property
     def tasks(self) -> int:
@@ -160,7 +171,7 @@ class Schedule:
         """First start of every task, shape (T,); infinity where nothing ran."""
         first = np.full(self.tasks, np.inf)
         np.minimum.at(first, self.operations.task, self.operations.start_s)
-        return first
+        return first if self.generated is None else np.minimum(first, self.generated.start_s)
 
     def end_s(self) -> FloatArray:
         """Last end of every done task, shape (T,); infinity for the others.
@@ -174,6 +185,9 @@ class Schedule:
             np.maximum.at(last, rows.task, rows.end_s)
         else:
             np.maximum.at(last, rows.task[own], rows.end_s[own])
+        if self.generated is not None:
+            tokens = self.generated.last_token_s
+            last = np.maximum(last, np.where(np.isinf(tokens), -np.inf, tokens))
         last[self.end_state != DONE] = np.inf
         return last
 

@@ -21,6 +21,7 @@ from lemix_opt.schedule import (
     UPDATE,
     Schedule,
 )
+from lemix_opt.token_validation import check_tokens
 from lemix_opt.validation_offload import move_faults, move_keys
 from lemix_opt.validation_published import thread_faults, threshold_faults
 from lemix_opt.violation import TOLERANCE_BYTES, TOLERANCE_S, Violation
@@ -53,6 +54,9 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     if schedule.tasks != instance.tasks:
         text = f"the schedule has {schedule.tasks} tasks, the instance {instance.tasks}"
         return [Violation("shape", text)]
+    if (instance.generation is None) != (schedule.generated is None):
+        text = "the schedule must have generated tokens exactly where the instance has a rule"
+        return [Violation("generated", text)]
     structural = _structure(instance, schedule)
     if structural:
         return structural
@@ -73,10 +77,13 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
         check.one_order()
     check.syncs()
     check.found += move_faults(instance, schedule, check.span, check.moves)
+    check.found += check_tokens(instance, schedule)
     return sorted(check.found, key=lambda v: (v.time_s, v.task, v.stage, v.rule))
 
 
 def _wanted(instance: Instance, task: int, node: int) -> list[tuple[int, int, int]]:
+    if instance.generation is not None and instance.workload.is_inference[task]:
+        return []
     stages = range(instance.cluster.stages)
     if not instance.workload.is_training[task]:
         return [(FORWARD, s, 0) for s in stages]
@@ -122,10 +129,15 @@ def _of(part: int) -> str:
     return f" (micro-batch {part})" if part else ""
 
 
+def _named(task: int, phase: int) -> str:
+    return "an iteration" if task < 0 else f"{PHASES[phase]} of task {task}"
+
+
 class _Check:
     def __init__(self, instance: Instance, schedule: Schedule) -> None:
         self.instance = instance
         self.schedule = schedule
+        self.made = schedule.generated
         self.found: list[Violation] = []
         o = schedule.operations
         columns = (o.task, o.phase, o.stage, o.micro_batch, o.start_s, o.end_s)
@@ -149,6 +161,14 @@ class _Check:
     def say(self, rule: str, text: str, task: int, stage: int, time_s: float) -> None:
         node = int(self.schedule.node[task])
         self.found.append(Violation(rule, text, task, stage, node, time_s))
+
+    def iterations(self) -> list[tuple[int, list[float], list[float]]]:
+        """Node, starts and ends by stage of every iteration of token generation."""
+        if self.made is None:
+            return []
+        rows = self.made.iterations
+        columns = (rows.node, rows.start_s, rows.end_s)
+        return list(zip(*(c.tolist() for c in columns), strict=True))
 
     def durations(self) -> None:
         costs = self.instance.costs
@@ -204,7 +224,10 @@ class _Check:
                     event = FORWARD if mode == "async" else BACKWARD
                     due = max(due, self.last_end_s(previous, event, 0))
                 previous = task
-            start = min(self.span[task, FORWARD, 0, m][0] for m in range(self.parts[task]))
+            if training[task] or self.made is None:
+                start = min(self.span[task, FORWARD, 0, m][0] for m in range(self.parts[task]))
+            else:
+                start = float(self.made.start_s[task])
             if start < due - TOLERANCE_S:
                 text = f"task {task} starts at {start:.9g} s, before its release at {due:.9g} s"
                 self.say("release", text, task, 0, start)
@@ -217,17 +240,21 @@ class _Check:
         queues: dict[tuple[int, int], list[tuple[float, float, int, int]]] = defaultdict(list)
         for (task, phase, stage, _), (start, end) in (self.span | self.sync | self.moves).items():
             queues[int(self.schedule.node[task]), stage].append((start, end, task, phase))
+        for node, starts, ends in self.iterations():
+            for stage, (start, end) in enumerate(zip(starts, ends, strict=True)):
+                queues[node, stage].append((start, end, -1, -1))
         for (node, stage), entries in queues.items():
             entries.sort()
             ahead = entries[0]
             for entry in entries[1:]:
                 if entry[0] < ahead[1] - TOLERANCE_S and entry[1] > entry[0]:
                     text = (
-                        f"stage {stage} of node {node} runs {PHASES[entry[3]]} of task {entry[2]} "
-                        f"from {entry[0]:.9g} s while {PHASES[ahead[3]]} of task {ahead[2]} "
+                        f"stage {stage} of node {node} runs {_named(*entry[2:])} "
+                        f"from {entry[0]:.9g} s while {_named(*ahead[2:])} "
                         f"lasts until {ahead[1]:.9g} s"
                     )
-                    self.say("exclusive", text, entry[2], stage, entry[0])
+                    where = (entry[2], stage, node, entry[0])
+                    self.found.append(Violation("exclusive", text, *where))
                 if entry[1] > ahead[1]:
                     ahead = entry
 
@@ -251,6 +278,15 @@ class _Check:
             for begun, over in stays:
                 changes[place].append((begun, 1, held, task))
                 changes[place].append((over - TOLERANCE_S, 0, -held, task))
+        kv, rows = self.instance.costs.iteration, self.made
+        if kv is not None and rows is not None:
+            tokens = rows.iterations.kv_tokens.tolist()
+            each = kv.kv_bytes_per_token[self.instance.cluster.node_class]
+            for count, (node, starts, ends) in zip(tokens, self.iterations(), strict=True):
+                for stage in range(self.last + 1):
+                    held = float(count * each[node, stage])
+                    changes[node, stage].append((starts[0], 1, held, -1))
+                    changes[node, stage].append((ends[-1] - TOLERANCE_S, 0, -held, -1))
         for (node, stage), steps in changes.items():
             room = float(
                 self.instance.limit_bytes[node, stage] - self.instance.resident_bytes[node, stage]
@@ -263,7 +299,7 @@ class _Check:
                         f"stage {stage} of node {node} holds {used / 2**20:.3f} MiB for tasks at "
                         f"{time_s:.9g} s, expected at most {room / 2**20:.3f} MiB"
                     )
-                    self.say("memory", text, task, stage, time_s)
+                    self.found.append(Violation("memory", text, task, stage, node, time_s))
 
     def syncs(self) -> None:
         """Every n-th trained task sends weights, or a synchronisation after it on its node does."""
@@ -319,6 +355,7 @@ class _Check:
     def one_order(self) -> None:
         for node in range(self.instance.cluster.nodes):
             here = [t for t in range(self.instance.tasks) if self.schedule.node[t] == node]
+            here = [t for t in here if (t, FORWARD, 0, 0) in self.span]
             items = [(t, m) for t in here for m in range(self.parts[t])]
             order = sorted(items, key=lambda i: self.span[i[0], FORWARD, 0, i[1]][0])
             for stage in range(1, self.last + 1):

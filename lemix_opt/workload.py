@@ -28,7 +28,7 @@ class Workload:
     prompt_tokens : array_like of int, shape (T,)
         Padded length of every row in tokens, at least 1.
     output_tokens : array_like of int, shape (T,), default 0
-        Tokens to generate; stored, not yet executed.
+        Tokens to generate; made where the instance has a rule of generation.
     weight : array_like, shape (T,), default 1
         Weight of the task in response and lateness terms.
     slo_s : array_like, shape (T,), default infinity

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from predictors.calibration import load_calibration
     from predictors.estimate import estimate_costs
     from predictors.hops import HopModel, load_hops
+    from predictors.iterations import IterationTimeModel, load_iterations, serving_costs
     from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
     from predictors.memory import MemoryModel
@@ -28,6 +29,7 @@ _PLACES = {
     "BoostedTimeModel": "time_models",
     "HopModel": "hops",
     "LossCurve": "loss_curve",
+    "IterationTimeModel": "iterations",
     "MeasuredTimes": "measured",
     "MemoryModel": "memory",
     "ReferenceTimeModel": "time_models",
@@ -37,17 +39,20 @@ _PLACES = {
     "expected_loss": "loss_curve",
     "load_hops": "hops",
     "load_loss_curve": "loss_curve",
+    "load_iterations": "iterations",
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
     "save_model": "saving",
     "scaled_costs": "sharing",
+    "serving_costs": "iterations",
 }
 
 __all__ = [
     "AnalyticTimeModel",
     "BoostedTimeModel",
     "HopModel",
+    "IterationTimeModel",
     "LossCurve",
     "MeasuredTimes",
     "MemoryModel",
@@ -57,12 +62,14 @@ __all__ = [
     "expected_loss",
     "load_calibration",
     "load_hops",
+    "load_iterations",
     "load_loss_curve",
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",
     "save_model",
     "scaled_costs",
+    "serving_costs",
 ]
 
 __getattr__ = later(__name__, _PLACES)

@@ -301,6 +301,7 @@ def scaled_costs(costs: Costs, slowdown: npt.ArrayLike) -> Costs:
         repeated(costs.update_s) * factor[:, None],
         repeated(costs.hop_s),
         repeated(costs.all_reduce_s),
+        None if costs.iteration is None else costs.iteration.scaled(factor),
     )
 
 

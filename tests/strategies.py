@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lemix_opt import Cluster, Contention, Costs, Instance, MemoryWait, Workload
+from lemix_opt.generation import Generation, IterationCosts
 from lemix_opt.instance import (
     GPU_ORDERS,
     GPU_SHARINGS,
@@ -97,3 +99,40 @@ def instances(
     workload = Workload(kind, np.sort(rng.integers(0, 12, tasks)), 1, rng.integers(1, 9, tasks))
     cluster = Cluster(nodes, stages, 6.0, rng.permutation(np.arange(nodes) % classes))
     return Instance(cluster, workload, costs, **rules)
+
+
+@st.composite
+def generating(draw: st.DrawFn, max_tasks: int = 8, rule: str | None = None) -> Instance:
+    """Build a small instance whose requests generate tokens, under memory that is often short."""
+    instance = draw(instances(max_tasks, beyond=True))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    costs, tasks = instance.costs, instance.tasks
+    shape = (costs.classes, costs.stages)
+    whole = draw(st.booleans())
+
+    def times(low: int, high: int) -> np.ndarray:
+        drawn = rng.integers(low, high, shape) if whole else rng.uniform(low, high, shape)
+        return drawn.astype(float) + (0.01 if low and not whole else 0)
+
+    iteration = IterationCosts(
+        times(1, 3),
+        times(0, 2) / 4,
+        times(0, 2) / 16,
+        times(0, 2),
+        times(0, 2) / 4,
+        rng.integers(0, 3, shape),
+        rng.integers(0, 2, (shape[0], shape[1] - 1)) if draw(st.booleans()) else 0.0,
+    )
+    rule = draw(st.sampled_from(["continuous", "reference"])) if rule is None else rule
+    cap = draw(st.integers(1, 4))
+    chunk = draw(st.none() | st.integers(cap, 9)) if rule == "continuous" else None
+    short = {"wait_s": float(draw(st.integers(0, 2))), "clear_tokens": 12, "least_tokens": 3}
+    work = instance.workload
+    output = np.where(work.is_training, 0, rng.integers(1, 8, tasks))
+    return replace(
+        instance,
+        cluster=replace(instance.cluster, memory_bytes=float(draw(st.sampled_from([9, 16, 40])))),
+        workload=replace(work, output_tokens=output),
+        costs=replace(costs, iteration=iteration),
+        generation=Generation(rule, cap, chunk, **short),
+    )

@@ -12,6 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from strategies import generating
 from strategies import instances as some
 
 from instances import files, read, write
@@ -19,7 +20,7 @@ from lemix_opt import Instance, LemixError
 from lemix_opt.errors import FileFormatError
 
 
-@given(some(max_tasks=4, beyond=True, shared=None))
+@given(some(max_tasks=4, beyond=True, shared=None) | generating(max_tasks=4))
 @settings(max_examples=60, deadline=None)
 def test_an_instance_comes_back_equal(instance: Instance) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +116,7 @@ def test_a_missing_field_is_named(tmp_path: Path, plain: dict[str, Any]) -> None
         read(tmp_path / "bad.json")
 
 
-@given(some(max_tasks=4, beyond=True, shared=None))
+@given(some(max_tasks=4, beyond=True, shared=None) | generating(max_tasks=4))
 @settings(max_examples=20, deadline=None)
 def test_files_follow_the_published_schema(instance: Instance) -> None:
     validator = jsonschema.Draft202012Validator(files.schema())

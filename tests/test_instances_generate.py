@@ -39,6 +39,20 @@ def test_the_training_share_and_the_seed_are_kept(tasks: int, share: float, seed
     assert work == generate(tasks, training_share=share, seed=seed)
 
 
+def test_only_requests_generate_and_nothing_else_changes() -> None:
+    silent = generate(4000, training_share=0.25, seed=2)
+    work = generate(4000, training_share=0.25, seed=2, mean_output_tokens=30)
+    serves = work.is_inference
+    assert not silent.output_tokens.any()
+    assert not work.output_tokens[~serves].any()
+    assert work.output_tokens[serves].min() >= 1
+    assert work.output_tokens[serves].mean() == pytest.approx(30, rel=0.05)
+    assert np.array_equal(work.release_s, silent.release_s)
+    assert np.array_equal(work.prompt_tokens, silent.prompt_tokens)
+    with pytest.raises(FieldError, match="mean_output_tokens"):
+        generate(1, mean_output_tokens=0.5)
+
+
 def test_a_synthetic_pool_has_the_published_moments() -> None:
     pool = lognormal_pool(np.random.default_rng(0), 200_000)
     assert pool.query.mean() == pytest.approx(94.8, rel=0.02)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from strategies import generating
 from strategies import instances as some
 from test_validation import valid
 
@@ -18,7 +19,7 @@ from lemix_opt import Instance, LemixError, Trace, simulate
 from solvers.registry import POLICIES
 
 
-@given(some(max_tasks=5))
+@given(some(max_tasks=5) | generating(max_tasks=5))
 @settings(max_examples=60, deadline=None)
 def test_traces_and_schedules_come_back_equal(instance: Instance) -> None:
     schedule = simulate(instance, POLICIES.create("mix-rr"))

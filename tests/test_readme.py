@@ -18,4 +18,4 @@ def test_block_runs(number: int, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_there_are_blocks() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4

@@ -11,6 +11,7 @@ from numba import types
 from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.engine.view import fixed
+from lemix_opt.generation import GENERATION_RULES
 from lemix_opt.instance import (
     GPU_ORDERS,
     GPU_SHARINGS,
@@ -64,6 +65,8 @@ class Rules(NamedTuple):
     timed: int
     threads: int
     offloads: int
+    generation: int
+    tasks: int
     poll_s: float
     max_wait_s: float
     forward_slow: float
@@ -76,9 +79,9 @@ class Books(NamedTuple):
 
     An item is one micro-batch of one task; `ready_s`, `after` and `before` hold the queue it
     waits in, `place` its phase and stage and `begun_s` when that operation starts (NaN: waiting).
-    Only with micro-batches: `begun_parts` counts forwards begun and `ended_parts` backwards ended
-    by task and stage, `hops` the items on their way between GPUs of a node, and `clock_s` is
-    scratch room by stage.
+    `hops` counts the items on their way between GPUs of a node. Only with micro-batches:
+    `begun_parts` counts forwards begun and `ended_parts` backwards ended by task and stage, and
+    `clock_s` is scratch room by stage.
     Of an item that waits for memory by the clock, `deadline_s` is the end of the wait (NaN: it does
     not wait) and `look_s` the next look; `alarm_s` is its look in the heap (NaN: none). `fresh`
     and `failed` are lists, counted by their first entry, of waits that have just begun and of
@@ -148,7 +151,7 @@ _I1, _U1 = types.int8, types.uint8
 TRUTH_T = types.NamedTuple(
     tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2, 1)), Truth
 )
-RULES_T = types.NamedTuple((_I8,) * 14 + (_F8,) * 5, Rules)
+RULES_T = types.NamedTuple((_I8,) * 16 + (_F8,) * 5, Rules)
 BOOKS_T = types.NamedTuple(
     tuple(
         _array(dtype, dimensions, False)
@@ -238,6 +241,7 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
     `watched` is the mask of events the policy observes; after `recorded` events the driver hands
     them over (0: nothing is recorded).
     """
+    generation = instance.generation
     contention = instance.contention or Contention()
     threshold = MEMORY_RULES.index(instance.memory_rule)
     return Rules(
@@ -255,6 +259,8 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
         int(threshold or instance.memory_wait is not None),
         GPU_SHARINGS.index(instance.gpu_sharing),
         int(instance.waiting.offload_bytes_per_s > 0),
+        0 if generation is None else 1 + GENERATION_RULES.index(generation.rule),
+        instance.tasks,
         instance.waiting.poll_s,
         instance.waiting.max_wait_s,
         contention.forward,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 EVENTS = ("assign", "start", "end", "drop")
+BATCH = "batch"
+"""What a policy in Python names among its events to be told the running batches."""
 SEES_ASSIGN, SEES_START, SEES_END, SEES_DROP = range(len(EVENTS))
 
 # Answers to "where does this task go?" beside a node's number.
@@ -12,6 +14,7 @@ ASK = -5
 
 # What the kernel tells its driver instead of a task to decide.
 TOLD_DROP, TOLD_BAD_NODE, TOLD_BAD_TIME, TOLD_FULL = -1, -2, -3, -4
+TOLD_ITERATIONS = -5
 
 EVENT_FIELDS = 7
 """Numbers per recorded event: kind, time, task, node, phase, stage, bytes."""

@@ -9,10 +9,12 @@ from typing import Any
 
 from numba import types
 
+from lemix_opt.engine.batches import BATCHES_T, CONTINUOUS, REFERENCE, Batches
 from lemix_opt.engine.books import (
     ASYNC,
     BOOKS_T,
     GPIPE,
+    NONE,
     RULES_T,
     STATE_T,
     TRUTH_T,
@@ -34,7 +36,9 @@ from lemix_opt.engine.codes import (
     TOLD_BAD_TIME,
     TOLD_DROP,
     TOLD_FULL,
+    TOLD_ITERATIONS,
 )
+from lemix_opt.engine.iterations import form
 from lemix_opt.engine.jit import compiled
 from lemix_opt.engine.lanes import slow_down, speed_up
 from lemix_opt.engine.offload import end_move, has_left
@@ -51,17 +55,18 @@ from lemix_opt.engine.queues import (
     operation_key,
     pop,
     push,
+    queue_up,
     retry_key,
     set_end,
     take_ends,
 )
+from lemix_opt.engine.reference_batches import arrive, end_iteration, push_alarm
 from lemix_opt.engine.steps import (
     dispatch,
     drop_parts,
     fits_alone,
     forget,
     free,
-    queue_up,
     release_after,
     row_of,
     touch,
@@ -97,8 +102,10 @@ def kernel() -> Any:
         run,
         (
             VIEW_T,
+            VIEW_T,
             TRUTH_T,
             BOOKS_T,
+            BATCHES_T,
             RULES_T,
             types.FunctionType(DECIDE_T),
             types.FunctionType(OBSERVE_T),
@@ -110,8 +117,10 @@ def kernel() -> Any:
 
 def run(
     view: View,
+    shown: View,
     truth: Truth,
     books: Books,
+    batches: Batches,
     rules: Rules,
     decide: Any,
     observe: Any,
@@ -123,6 +132,9 @@ def run(
     A yielded task (≥ 0) waits for an answer in ``talk[1]`` (code) and ``talk[2]`` (time); negative
     values are ``TOLD_…`` codes. ``talk[0]`` is the time in seconds; ``talk[3:7]`` hold task,
     stage, node and answer of what is told.
+
+    `shown` is what policies see. Where requests generate tokens, `view` and `truth` have a row more
+    per node: its iterations are forwards of a task of that number.
     """
     N, S, M = rules.nodes, rules.stages, rules.micro_batches
     watched = rules.watched
@@ -159,7 +171,8 @@ def run(
             talk[3], talk[4], talk[5] = task, stage, node
             yield TOLD_DROP
             if watched >> SEES_DROP & 1:
-                observe(SEES_DROP, now, task, node, phase, stage, nan, view, state)
+                reached = stage if rules.generation == 0 or view.training[task] else 0
+                observe(SEES_DROP, now, task, node, phase, reached, nan, shown, state)
             size = release_after(view, books, times, keys, size, task, now)
             for k in range(waits):
                 serial += 1
@@ -192,8 +205,12 @@ def run(
                     size = take_turns(
                         view, truth, books, rules, observe, state, times, keys, size, node, now
                     )
-                else:
-                    dispatch(view, truth, books, rules, observe, state, node, now)
+                    continue
+                if rules.generation == CONTINUOUS:
+                    form(view, truth, books, batches, rules, node, now)
+                dispatch(view, shown, truth, books, batches, rules, observe, state, node, now)
+                if rules.generation == REFERENCE:
+                    size = push_alarm(books, batches, rules, times, keys, size, node)
             touches = 0
             fails = books.failed[0]
             continue
@@ -232,10 +249,9 @@ def run(
                     last_part = end_part(view, truth, books, rules, task, node, phase, stage)
                 elif phase == BACKWARD or (phase == FORWARD and not trains):
                     free(view, truth, books, rules, task, node, stage)
-                if last_part and watched >> SEES_END & 1:
-                    observe(
-                        SEES_END, now, task, node, phase, stage, books.used_bytes[gpu], view, state
-                    )
+                if last_part and watched >> SEES_END & 1 and task < rules.tasks:
+                    used = books.used_bytes[gpu]
+                    observe(SEES_END, now, task, node, phase, stage, used, shown, state)
                 books.left[task] -= 1
                 to_phase, to_stage, hop = -1, 0, 0.0
                 freed = -1
@@ -290,20 +306,28 @@ def run(
                             UPDATE,
                             stage,
                             books.used_bytes[gpu],
-                            view,
+                            shown,
                             state,
                         )
                 if books.left[task] == 0:
-                    books.end_state[task] = DONE
-                    if rules.threads and trains:
-                        books.running[node * S + last_stage] = 0
-                    if rules.sync_every and trains and truth.sync_s[node] > 0.0:
-                        trained += 1
-                        if trained % rules.sync_every == 0:
-                            books.sync_task[node] = task
-                            last_gpu = node * S + last_stage
-                            books.wants[last_gpu] = books.running[last_gpu] == 0
-                    if not trains and waits:
+                    done = 1
+                    if task < rules.tasks:
+                        books.end_state[task] = DONE
+                        if rules.threads and trains:
+                            books.running[node * S + last_stage] = 0
+                        if rules.sync_every and trains and truth.sync_s[node] > 0.0:
+                            trained += 1
+                            if trained % rules.sync_every == 0:
+                                books.sync_task[node] = task
+                                last_gpu = node * S + last_stage
+                                books.wants[last_gpu] = books.running[last_gpu] == 0
+                    else:
+                        done = end_iteration(
+                            view, shown, truth, books, batches, rules, observe, state, node, now
+                        )
+                        if batches.filled[0] == batches.table.shape[0]:
+                            yield TOLD_ITERATIONS
+                    if done and not trains and waits:
                         for k in range(waits):
                             serial += 1
                             size = push(times, keys, size, now, retry_key(serial, waiting[k]))
@@ -342,7 +366,7 @@ def run(
                     task = (key >> ITEM_SHIFT) & 0xFFFFFFFF
                 else:
                     task = key & ((1 << SERIAL_SHIFT) - 1)
-            answer = decide(now, task, view, state)
+            answer = decide(now, task, shown, state)
             at_s = state[0]
             if answer == ASK:
                 yield task
@@ -369,7 +393,7 @@ def run(
             books.node[task] = answer
             books.end_state[task] = UNFINISHED
             if watched >> SEES_ASSIGN & 1:
-                observe(SEES_ASSIGN, now, task, answer, -1, -1, nan, view, state)
+                observe(SEES_ASSIGN, now, task, answer, -1, -1, nan, shown, state)
             phase, stage = FORWARD, 0
             first_item = last_item = task * M
             books.left[task] = S
@@ -382,10 +406,15 @@ def run(
             continue
         node = books.node[task]
         touches = touch(touched, is_touched, touches, node)
-        if phase == BACKWARD or fits_alone(view, truth, rules, task, node, stage):
+        lacks = stage
+        if rules.generation and not view.training[task]:
+            lacks = arrive(view, truth, books, batches, rules, first_item, phase, stage, now)
+            if lacks == NONE:
+                continue
+        elif phase == BACKWARD or fits_alone(view, truth, rules, task, node, stage):
             for item in range(first_item, last_item + 1):
                 queue_up(books, rules, item, node, phase, stage, now)
             continue
-        books.place[first_item] = phase * S + stage
+        books.place[first_item] = phase * S + lacks
         note_failure(books, first_item)
         fails = 1

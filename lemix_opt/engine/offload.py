@@ -7,8 +7,8 @@ from math import inf, isnan
 from lemix_opt.engine.books import NONE, Books, Rules, Truth
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import free_all, runs_on
-from lemix_opt.engine.queues import operation_key, remove, set_end
-from lemix_opt.engine.steps import queue_up, row_of, settle
+from lemix_opt.engine.queues import operation_key, queue_up, remove, set_end
+from lemix_opt.engine.steps import row_of, settle
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import memory_allows
 from lemix_opt.schedule import BACKWARD, FORWARD, OFFLOAD, RELOAD

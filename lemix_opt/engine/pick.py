@@ -21,6 +21,9 @@ from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import SLACK_BYTES, may_go, memory_allows
 from lemix_opt.schedule import BACKWARD, FORWARD
 
+SEARCH = -2
+"""Instead of an item: the queue says which forward is next."""
+
 
 @inlined
 def begun_here(view: View, books: Books, rules: Rules, item: int, stage: int) -> bool:
@@ -53,24 +56,44 @@ def may_start(
 
 
 @inlined
+def waiting_iteration(books: Books, rules: Rules, node: int, stage: int) -> int:
+    """Return the item of the node's iteration if it waits for this GPU, or NONE.
+
+    It passes forwards that wait for memory, since it is what frees memory, and keeps no order with
+    others under ``fifo``.
+    """
+    if rules.generation == 0:
+        return NONE
+    item = (rules.tasks + node) * rules.micro_batches
+    return item if books.place[item] == stage and isnan(books.begun_s[item]) else NONE
+
+
+@inlined
 def next_forward(
     view: View, truth: Truth, books: Books, rules: Rules, node: int, stage: int, now_s: float
 ) -> int:
     """Return the item whose forward may start on a GPU by order and memory, or NONE."""
     gpu = node * rules.stages + stage
+    iteration = waiting_iteration(books, rules, node, stage)
     if rules.one_order:
         item = NONE
         if stage > 0:
             item = books.due[gpu]
             if item == NONE or books.place[item] != stage or not isnan(books.begun_s[item]):
-                return NONE
+                return iteration
         elif rules.micro_batches > 1 and books.turn_last[node] != NONE:
             # In one order of items, a task among another one's micro-batches could wait for good.
             last = books.turn_last[node]
             if view.training[task_of(rules, last)] and (last + 1) % rules.micro_batches:
                 item = last + 1
         if item != NONE:
-            return item if may_start(view, truth, books, rules, item, node, stage, now_s) else NONE
+            if stage > 0 and iteration != NONE and books.ready_s[iteration] < books.ready_s[item]:
+                return iteration
+            return (
+                item
+                if may_start(view, truth, books, rules, item, node, stage, now_s)
+                else iteration
+            )
     item = books.head[FORWARD, gpu]
     held_up = False
     while item != NONE:
@@ -79,11 +102,11 @@ def next_forward(
             return item
         if rules.one_order or rules.order == ORDER_FIFO:
             if rules.micro_batches == 1:
-                return NONE
+                return iteration
             # Micro-batches that hold their memory pass what waits for memory: they free it.
             held_up = True
         item = books.after[item]
-    return NONE
+    return iteration if held_up else NONE
 
 
 @inlined
@@ -114,12 +137,18 @@ def pick(
     stage: int,
     now_s: float,
     waived: bool,
+    given: int,
 ) -> int:
-    """Return what an idle GPU starts now: 2·item + phase, or NONE; reservations may be waived."""
+    """Return what an idle GPU starts now: 2·item + phase, or NONE; reservations may be waived.
+
+    `given` is the item whose forward is next, NONE for no forward, or SEARCH to look for it.
+    """
     backward = next_backward(view, truth, books, rules, node, stage, now_s)
     if backward != NONE and rules.order in (ORDER_RESERVE, ORDER_BACKWARD_FIRST):
         return 2 * backward + BACKWARD
-    forward = next_forward(view, truth, books, rules, node, stage, now_s)
+    forward = given
+    if given == SEARCH:
+        forward = next_forward(view, truth, books, rules, node, stage, now_s)
     if forward == NONE:
         return NONE if backward == NONE else 2 * backward + BACKWARD
     if backward != NONE:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 from typing import Any
 
-from lemix_opt.engine.books import NONE, Books
+from lemix_opt.engine.books import NONE, ORDER_TASK_ID, Books, Rules
 from lemix_opt.engine.jit import inlined
 
 # What falls on one moment, after the ends: arrivals after a hop, first decisions, repeated ones,
@@ -62,6 +62,19 @@ def remove(books: Books, phase: int, gpu: int, item: int) -> None:
         books.tail[phase, gpu] = ahead
     else:
         books.before[follower] = ahead
+
+
+@inlined
+def queue_up(
+    books: Books, rules: Rules, item: int, node: int, phase: int, stage: int, now_s: float
+) -> None:
+    """Let an item wait for its next GPU."""
+    books.place[item] = phase * rules.stages + stage
+    books.begun_s[item] = nan
+    books.ready_s[item] = now_s
+    gpu = node * rules.stages + stage
+    insert(books, phase, gpu, item, rules.order == ORDER_TASK_ID)
+    books.wants[gpu] = books.running[gpu] == 0
 
 
 @inlined

@@ -105,7 +105,8 @@ def fits_before_backwards(
 def stands_still(books: Books, rules: Rules, node: int) -> bool:
     """Whether nothing runs or is on its way on a node, so that waiting for a backward is vain.
 
-    Micro-batches of two tasks may each hold back the forward whose backward the other awaits.
+    Micro-batches of two tasks may each hold back the forward whose backward the other awaits, and
+    a task whose backward is owed may wait for memory that requests hold.
     """
     if rules.order != ORDER_RESERVE or books.hops[node]:
         return False

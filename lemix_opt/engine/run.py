@@ -10,23 +10,32 @@ import numpy as np
 import numpy.typing as npt
 
 from lemix_opt.costs import Costs
+from lemix_opt.engine.batches import batches_of
 from lemix_opt.engine.books import NONE, Books, Rules, rules_of, truth_of
 from lemix_opt.engine.codes import (
+    BATCH,
     EVENT_FIELDS,
     EVENTS,
     TOLD_BAD_NODE,
     TOLD_BAD_TIME,
     TOLD_DROP,
     TOLD_FULL,
+    TOLD_ITERATIONS,
 )
 from lemix_opt.engine.compiled import DEFERRALS, CompiledPolicy, recorder
 from lemix_opt.engine.kernel import kernel
 from lemix_opt.engine.queues import LARGEST
-from lemix_opt.engine.table import operations_of, rows_of
+from lemix_opt.engine.table import (
+    IterationTable,
+    generated_of,
+    lengths_of,
+    operations_of,
+    rows_of,
+)
 from lemix_opt.engine.view import view_of
 from lemix_opt.errors import FieldError, LemixError
 from lemix_opt.instance import Instance
-from lemix_opt.policy import Assign, Defer, Event, Policy
+from lemix_opt.policy import Assign, BatchObserved, Defer, Event, Policy
 from lemix_opt.schedule import UNFINISHED, Schedule
 
 RECORDED = 4096
@@ -70,7 +79,9 @@ def simulate(
             where="actual.forward_s",
             expected=f"shape {instance.costs.forward_s.shape} as predicted",
         )
-    if instance.tasks * instance.micro_batches >= LARGEST:
+    if instance.generation is not None and costs.iteration is None:
+        raise FieldError("None", where="actual.iteration", expected="costs of iterations")
+    if (instance.tasks + instance.cluster.nodes) * instance.micro_batches >= LARGEST:
         raise FieldError(
             f"{instance.tasks} tasks in {instance.micro_batches} micro-batches",
             where="instance",
@@ -83,7 +94,7 @@ def simulate(
 
 def _mask(policy: Policy) -> int:
     observed = getattr(policy, "observes", EVENTS)
-    return sum(1 << EVENTS.index(kind) for kind in observed)
+    return sum(1 << EVENTS.index(kind) for kind in observed if kind != BATCH)
 
 
 def _run_compiled(instance: Instance, policy: CompiledPolicy, costs: Costs, seed: int) -> Schedule:
@@ -96,12 +107,17 @@ def _run_compiled(instance: Instance, policy: CompiledPolicy, costs: Costs, seed
 
 
 def _run_python(instance: Instance, policy: Policy, costs: Costs, seed: int) -> Schedule:
-    # One round of the kernel adds at most a start on every GPU and a few events more.
-    room = RECORDED + instance.cluster.nodes * instance.cluster.stages + 8
+    # One round of the kernel adds at most a start on every GPU, the ends of all requests of the
+    # running batches, and a few events more.
+    each = (
+        1 if instance.generation is None else 1 + min(instance.generation.batch_cap, instance.tasks)
+    )
+    room = RECORDED + each * instance.cluster.nodes * instance.cluster.stages + 8
     numbers = np.zeros(2 + EVENT_FIELDS * room)
     state = policy.start(instance, np.random.default_rng(seed))
     run = _Run(instance, costs, rules_of(instance, _mask(policy), RECORDED), *recorder(), numbers)
     talk, answer, observe = run.talk, policy.decide, policy.observe
+    sees_batches = instance.generation is not None and BATCH in getattr(policy, "observes", ())
     for told in run.loop:
         if numbers[1]:
             _hand_over(numbers, state, observe)
@@ -109,6 +125,10 @@ def _run_python(instance: Instance, policy: Policy, costs: Costs, seed: int) -> 
             if told != TOLD_FULL:
                 run.act_on(told)
             continue
+        if sees_batches:
+            for node in range(instance.cluster.nodes):
+                lengths = lengths_of(instance, run.batches, node)
+                observe(state, BatchObserved(talk.item(0), node, lengths))
         reply = answer(state, talk.item(0), told)
         if type(reply) is Assign and reply.node >= 0:
             talk[1] = reply.node
@@ -168,11 +188,16 @@ class _Run:
         self.talk = np.zeros(8)
         self.rows = rows_of(instance, costs)
         self.books = _books(instance, costs, rules, self.rows)
+        self.table = IterationTable(instance.cluster.stages)
+        shown, truth = view_of(instance), truth_of(instance, costs)
+        view, truth, self.batches = batches_of(instance, costs, shown, truth)
         # The kernel counts no references: what it works on lives as long as this object.
         self.arguments = (
-            view_of(instance),
-            truth_of(instance, costs),
+            view,
+            shown,
+            truth,
             self.books,
+            self.batches,
             rules,
             decide,
             observe,
@@ -187,6 +212,8 @@ class _Run:
         task, second, third, code = self.talk[3:7].tolist()
         if told == TOLD_DROP:
             self.out_of_memory.append((int(task), int(second), int(third), now_s))
+        elif told == TOLD_ITERATIONS:
+            self.table.take(self.batches)
         elif told == TOLD_BAD_NODE:
             raise _no_node(int(task), int(code), self.instance.cluster.nodes)
         elif told == TOLD_BAD_TIME:
@@ -197,24 +224,30 @@ class _Run:
 
     def schedule(self) -> Schedule:
         """Return what was executed."""
-        books = self.books
+        books, tasks = self.books, self.instance.tasks
+        generated = None
+        if self.instance.generation is not None:
+            generated = generated_of(self.batches, self.table)
         return Schedule(
-            books.node.astype(np.int64),
+            books.node[:tasks].astype(np.int64),
             operations_of(self.instance, books, self.rows),
-            books.end_state.astype(np.int64),
+            books.end_state[:tasks].astype(np.int64),
             books.release_s,
             tuple(self.out_of_memory),
+            generated,
         )
 
 
 def _books(instance: Instance, costs: Costs, rules: Rules, rows: npt.NDArray[np.int64]) -> Books:
     work, cluster = instance.workload, instance.cluster
     tasks, gpus = instance.tasks, cluster.nodes * cluster.stages
-    items = tasks * instance.micro_batches
+    # The iterations of every node's batch are handled like the forwards of one more task.
+    batches = 0 if instance.generation is None else cluster.nodes
+    items = (tasks + batches) * instance.micro_batches
     counted = tasks * cluster.stages if instance.micro_batches > 1 else 0
     lanes = 1 + rules.threads
     timed = items if rules.timed else 0
-    events = items + 2 * tasks + 1 + timed
+    events = items + 3 * (tasks + batches) + 1 + timed
     slots = 1 << (lanes * gpus - 1).bit_length()
     loop = np.flatnonzero(work.is_training)
     successor = np.full(tasks, NONE, dtype=np.int32)
@@ -229,20 +262,23 @@ def _books(instance: Instance, costs: Costs, rules: Rules, rows: npt.NDArray[np.
     resident = costs.resident_bytes[cluster.node_class].reshape(-1).astype(np.float64)
     unused = np.full(1, NONE, dtype=np.int32)
     return Books(
-        start_s=np.full(rows[-1], nan),
-        end_s=np.empty(rows[-1]),
-        row=rows,
-        node=np.full(tasks, NONE, dtype=np.int32),
-        end_state=np.full(tasks, UNFINISHED, dtype=np.int8),
+        start_s=np.full(rows[-1] + batches * cluster.stages, nan),
+        end_s=np.empty(rows[-1] + batches * cluster.stages),
+        row=np.concatenate((rows, rows[-1] + np.arange(1, batches) * cluster.stages)),
+        node=np.concatenate(
+            (np.full(tasks, NONE, dtype=np.int32), np.arange(batches, dtype=np.int32))
+        ),
+        end_state=np.full(tasks + batches, UNFINISHED, dtype=np.int8),
         release_s=np.full(tasks, inf),
-        left=np.zeros(tasks, dtype=np.int32),
+        left=np.zeros(tasks + batches, dtype=np.int32),
         successor=successor,
         arrivals=arrivals,
         ready_s=np.empty(items),
         after=np.empty(items, dtype=np.int32),
         before=np.empty(items, dtype=np.int32),
         place=np.zeros(items, dtype=np.int16),
-        begun_s=np.empty(items),
+        # An iteration that waits nowhere is not waiting.
+        begun_s=np.zeros(items) if batches else np.empty(items),
         head=np.full((2, gpus), NONE, dtype=np.int32),
         tail=np.full((2, gpus), NONE, dtype=np.int32),
         running=np.zeros(lanes * gpus, dtype=np.uint8),

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from math import isnan, nan
+from math import isnan
 from typing import Any
 
-from lemix_opt.engine.books import NONE, ORDER_RESERVE, ORDER_TASK_ID, Books, Rules, Truth
+from lemix_opt.engine.batches import REFERENCE, Batches
+from lemix_opt.engine.books import NONE, ORDER_RESERVE, Books, Rules, Truth
 from lemix_opt.engine.codes import SEES_START
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import free_all, runs_on, task_of
-from lemix_opt.engine.pick import pick
+from lemix_opt.engine.pick import SEARCH, pick
 from lemix_opt.engine.queues import (
     RANK_DECIDE,
-    insert,
     operation_key,
     push,
     remove,
     set_end,
 )
+from lemix_opt.engine.reference_batches import gather, takes_request
 from lemix_opt.engine.reserve import stands_still
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import SLACK_BYTES
@@ -139,19 +140,6 @@ def drop_parts(
 
 
 @inlined
-def queue_up(
-    books: Books, rules: Rules, item: int, node: int, phase: int, stage: int, now_s: float
-) -> None:
-    """Let an item wait for its next GPU."""
-    books.place[item] = phase * rules.stages + stage
-    books.begun_s[item] = nan
-    books.ready_s[item] = now_s
-    gpu = node * rules.stages + stage
-    insert(books, phase, gpu, item, rules.order == ORDER_TASK_ID)
-    books.wants[gpu] = books.running[gpu] == 0
-
-
-@inlined
 def waits_for(books: Books, rules: Rules, node: int, stage: int) -> bool:
     """Whether anything waits for a GPU."""
     gpu = node * rules.stages + stage
@@ -183,6 +171,7 @@ def send_weights(
 @inlined
 def begin(
     view: View,
+    shown: View,
     truth: Truth,
     books: Books,
     rules: Rules,
@@ -233,7 +222,7 @@ def begin(
         if first:
             books.used_bytes[gpu] += truth.held_bytes[kind, task, stage]
             books.holders[gpu] += 1
-        if rules.one_order:
+        if rules.one_order and task < rules.tasks:
             if stage:
                 books.due[gpu] = books.turn_after[item]
             else:
@@ -250,7 +239,7 @@ def begin(
     books.start_s[row] = now_s
     books.end_s[row] = end
     set_end(books, slot, end, operation_key(0, item, phase, stage))
-    if first and rules.watched >> SEES_START & 1:
+    if first and rules.watched >> SEES_START & 1 and task < rules.tasks:
         observe(
             SEES_START,
             now_s,
@@ -259,7 +248,7 @@ def begin(
             phase,
             stage,
             books.used_bytes[gpu],
-            view,
+            shown,
             state,
         )
 
@@ -267,8 +256,10 @@ def begin(
 @inlined
 def dispatch(
     view: View,
+    shown: View,
     truth: Truth,
     books: Books,
+    batches: Batches,
     rules: Rules,
     observe: Any,
     state: Any,
@@ -277,24 +268,32 @@ def dispatch(
 ) -> None:
     """Start on a node's GPUs what may start now."""
     stages, parts = rules.stages, rules.micro_batches
-    # From the last stage down, so that what starts now counts in reservations. Micro-batches may
-    # need a second round, in which one forward starts in spite of them.
-    for step in range(stages if parts == 1 else 2 * stages):
+    # From the last stage down, so that what starts now counts in reservations. Micro-batches, and
+    # requests that hold memory, may need a second round, in which one forward starts in spite of
+    # them.
+    for step in range(2 * stages if parts > 1 or rules.generation else stages):
         waived = step >= stages
         if step == stages and not stands_still(books, rules, node):
             return
         stage = (2 * stages if waived else stages) - 1 - step
         gpu = node * stages + stage
-        if not books.wants[gpu]:
+        gathers = stage == 0 and rules.generation == REFERENCE
+        if not books.wants[gpu] and (books.running[gpu] or not gathers):
             continue
         if rules.sync_every and stage == stages - 1 and books.sync_task[node] != NONE:
             send_weights(view, truth, books, rules, node, now_s)
             continue
-        chosen = pick(view, truth, books, rules, node, stage, now_s, waived)
+        given, chosen, again = SEARCH, NONE, True
+        while again:
+            if gathers:
+                given = gather(view, truth, books, batches, rules, node, now_s)
+            chosen = pick(view, truth, books, rules, node, stage, now_s, waived, given)
+            again = gathers and takes_request(view, books, batches, rules, node, chosen)
         if chosen == NONE:
             continue
         begin(
             view,
+            shown,
             truth,
             books,
             rules,

@@ -1,4 +1,4 @@
-"""The table of operations: which rows every task has, in canonical order, and their columns."""
+"""What is read out of the books: the table of operations in canonical order, and iterations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy.typing as npt
 from numba import types
 
 from lemix_opt.costs import Costs
-from lemix_opt.engine.books import Books
+from lemix_opt.engine.batches import COUNTS, Batches
+from lemix_opt.engine.books import NONE, Books
 from lemix_opt.engine.jit import compiled_once
+from lemix_opt.generated import Generated, Iterations, trusted
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD, OFFLOAD, SYNC, UPDATE, Operations
 
@@ -22,7 +24,9 @@ def rows_of(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
     # Which tasks set off a synchronisation shows in the run only.
     trained += instance.weight_sync is not None
     trained += 2 * stages * _moves(instance)
-    counts = np.where(instance.workload.is_training, trained, stages)
+    # Requests that generate tokens have no operations of their own.
+    served = stages if instance.generation is None else 0
+    counts = np.where(instance.workload.is_training, trained, served)
     return np.concatenate(([0], np.cumsum(counts)))
 
 
@@ -55,8 +59,8 @@ def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64])
     syncs = int(instance.weight_sync is not None)
     stages, parts, moves = instance.cluster.stages, instance.micro_batches, _moves(instance)
     fill(rows, books.node, stages, parts, syncs, moves, *columns)
-    columns += [books.start_s, books.end_s]
-    ran = ~np.isnan(books.start_s)
+    columns += [books.start_s[:count], books.end_s[:count]]
+    ran = ~np.isnan(columns[-2])
     if not ran.all():
         columns = [column[ran] for column in columns]
     return Operations.trusted(*columns)
@@ -76,8 +80,10 @@ def describe_rows(
     node: Any,
 ) -> int:
     """Fill the integer columns: a task's operations in the order of their phases."""
-    for i in range(node_of.size):
+    for i in range(rows.size - 1):
         row, after = rows[i], rows[i + 1]
+        if row == after:
+            continue
         trains = after - row > stages
         parts = micro_batches if trains else 1
         task[row:after] = i
@@ -99,3 +105,61 @@ def describe_rows(
             phase[row], stage[row], micro_batch[row] = UPDATE, s, 0
             row += 1
     return 0
+
+
+class IterationTable:
+    """Iterations of all batches, as the kernel hands them over in order of their ends.
+
+    Parameters
+    ----------
+    stages : int
+        Pipeline stages S.
+    """
+
+    def __init__(self, stages: int) -> None:
+        self.counts = [np.empty((0, 1 + COUNTS), dtype=np.int64)]
+        self.start_s = [np.empty((0, stages))]
+        self.end_s = [np.empty((0, stages))]
+
+    def take(self, batches: Batches) -> None:
+        """Copy what the kernel has kept, so that it may begin anew."""
+        count = int(batches.filled[0])
+        batches.filled[0] = 0
+        self.counts.append(batches.table[:count].copy())
+        self.start_s.append(batches.table_start_s[:count].copy())
+        self.end_s.append(batches.table_end_s[:count].copy())
+
+    def iterations(self) -> Iterations:
+        """Return the whole table."""
+        node, *counts = (
+            np.concatenate([block[:, k] for block in self.counts]) for k in range(1 + COUNTS)
+        )
+        start_s, end_s = np.concatenate(self.start_s), np.concatenate(self.end_s)
+        made: Iterations = trusted(Iterations, node, start_s, end_s, *counts)
+        return made
+
+
+def generated_of(batches: Batches, table: IterationTable) -> Generated:
+    """Return the tokens of all requests and the iterations, at the end of a run."""
+    table.take(batches)
+    columns = (batches.start_s, batches.first_s, batches.last_s, batches.made, batches.preemptions)
+    made: Generated = trusted(Generated, *columns, table.iterations())
+    return made
+
+
+def lengths_of(instance: Instance, batches: Batches, node: int) -> tuple[int, ...]:
+    """Return the tokens that every request in a node's running batch has now."""
+    running = int(batches.running[node])
+    if instance.generation is None or not running:
+        return ()
+    if instance.generation.rule == "reference":
+        tasks = batches.member[node, :running].tolist()
+    else:
+        tasks = [int(batches.head[node])]
+        while len(tasks) < running:
+            tasks.append(int(batches.after[tasks[-1]]))
+    # While a request decodes, only the iteration of its last token is known.
+    later = batches.finish[tasks] - batches.number[node]
+    decodes = batches.finish[tasks] != NONE
+    made = np.where(decodes, batches.output[tasks] - later, batches.made[tasks])
+    return tuple((instance.workload.prompt_tokens[tasks] + made).tolist())

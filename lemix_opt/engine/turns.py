@@ -9,7 +9,7 @@ from lemix_opt.engine.books import NONE, Books, Rules, Truth
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.lanes import slow_down
 from lemix_opt.engine.offload import make_room, move
-from lemix_opt.engine.pick import next_forward, pick
+from lemix_opt.engine.pick import SEARCH, next_forward, pick
 from lemix_opt.engine.steps import begin, send_weights
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import begin_wait, fail, fits_gpu, memory_allows, push_looks
@@ -29,7 +29,7 @@ def next_turn(
 ) -> int:
     """Return whose turn it is in a lane: 2·item + phase, or NONE."""
     if not rules.threads:
-        return pick(view, truth, books, rules, node, stage, now_s, False)
+        return pick(view, truth, books, rules, node, stage, now_s, False, SEARCH)
     if lane == 1:
         backward = books.head[BACKWARD, node * rules.stages + stage]
         return NONE if backward == NONE else 2 * backward + BACKWARD
@@ -105,7 +105,21 @@ def take_turns(
                 if phase == BACKWARD and books.away[item * stages + stage]:
                     move(view, truth, books, rules, item, RELOAD, node, stage, now_s)
                     continue
-            begin(view, truth, books, rules, observe, state, node, stage, slot, item, phase, now_s)
+            begin(
+                view,
+                view,
+                truth,
+                books,
+                rules,
+                observe,
+                state,
+                node,
+                stage,
+                slot,
+                item,
+                phase,
+                now_s,
+            )
             if rules.threads:
                 slow_down(view, books, rules, slot, now_s)
     return size

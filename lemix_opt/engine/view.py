@@ -1,8 +1,4 @@
-"""`View`: what a policy may know, handed to compiled code by its address.
-
-numba passes a tuple of arrays by value, more than a hundred words for this one, at every call. A
-type of its own passes one word, and reads a column's description where it is used.
-"""
+"""`View`: what a policy may know, handed to compiled code by its address."""
 
 from __future__ import annotations
 
@@ -10,14 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
-from numba.core.imputils import lower_getattr_generic
-from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
-from lemix_opt.engine.jit import compiled_once
+from lemix_opt.engine.address import Addressed, AddressType
 from lemix_opt.instance import Instance
 
 
@@ -49,56 +40,10 @@ COLUMN_TYPES = {
     )
 }
 COLUMNS_T = types.NamedTuple(tuple(COLUMN_TYPES.values()), Columns)
+VIEW_T = AddressType("lemix_opt.View", COLUMNS_T)
 
 
-class ViewType(types.Type):  # type: ignore[misc]
-    """Type of a `View` in compiled code."""
-
-    def __init__(self) -> None:
-        super().__init__(name="lemix_opt.View")
-
-
-VIEW_T = ViewType()
-
-
-@register_model(ViewType)
-class _ViewModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, ir.IntType(64))
-
-
-@infer_getattr
-class _ViewAttributes(AttributeTemplate):  # type: ignore[misc]
-    key = ViewType
-
-    def generic_resolve(self, view: Any, name: str) -> Any:
-        return COLUMN_TYPES.get(name)
-
-
-@lower_getattr_generic(ViewType)  # type: ignore[untyped-decorator]
-def _read_column(context: Any, builder: Any, view: Any, address: Any, name: str) -> Any:
-    columns = builder.inttoptr(address, context.get_value_type(COLUMNS_T).as_pointer())
-    place = Columns._fields.index(name)
-    return builder.load(cgutils.gep_inbounds(builder, columns, 0, place))
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _write(typing_context: Any, columns: Any, address: Any) -> Any:
-    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, to = arguments
-        builder.store(value, builder.inttoptr(to, value.type.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(columns, address), lower
-
-
-def describe(columns: Any, address: int) -> int:
-    """Write where the columns lie and how long they are to an address."""
-    _write(columns, address)
-    return 0
-
-
-class View:
+class View(Addressed):
     """What a policy may know: tasks, predicted costs and capacities, all read-only.
 
     Shapes: T tasks, N nodes, S stages, K node classes; seconds and bytes. Columns by task:
@@ -108,34 +53,8 @@ class View:
     all-reduce, `Costs.closing_s`), ``memory_bytes``, ``capacity_bytes``, ``resident_bytes`` [N,S].
     """
 
-    __slots__ = ("_room", "address", "columns")
-
-    def __init__(self, columns: Columns) -> None:
-        self.columns = columns
-        # An array's description is at most eleven words: five, a shape and strides.
-        self._room = np.zeros(16 * len(columns), dtype=np.int64)
-        self.address = int(self._room.ctypes.data)
-        if not config.DISABLE_JIT:
-            compiled_once(describe, (COLUMNS_T, types.int64))(columns, self.address)
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in Columns._fields:
-            raise AttributeError(f"a view has no column {name!r}")
-        return getattr(self.columns, name)
-
-
-@typeof_impl.register(View)  # type: ignore[untyped-decorator]
-def _type_of(view: View, context: Any) -> ViewType:
-    return VIEW_T
-
-
-@unbox(ViewType)  # type: ignore[untyped-decorator]
-def _address_of(numba_type: Any, view: Any, call: Any) -> Any:
-    number = call.pyapi.object_getattr_string(view, "address")
-    address = call.pyapi.long_as_longlong(number)
-    call.pyapi.decref(number)
-    failed = cgutils.is_not_null(call.builder, call.pyapi.err_occurred())
-    return NativeValue(address, is_error=failed)
+    numba_type = VIEW_T
+    __slots__ = ()
 
 
 def fixed(array: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:

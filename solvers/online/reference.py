@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lemix_opt.checks import choice, floats
+from lemix_opt.engine.codes import BATCH, EVENTS
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event
 from lemix_opt.schedule import BACKWARD, FORWARD
@@ -130,6 +131,11 @@ class LemixReference:
     slo_threshold_s: float | None = None
     retry_gap_s: float = 0.01
     rule: str = "prefill"
+
+    @property
+    def observes(self) -> tuple[str, ...]:
+        """Events it is told; the running batches where they count in the score."""
+        return (*EVENTS, BATCH) if self.rule == "generate" else EVENTS
 
     def __post_init__(self) -> None:
         choice("variant", self.variant, VARIANTS)

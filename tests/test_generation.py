@@ -1,0 +1,286 @@
+"""Token generation in the compiled engine: by hand, and equal to the slow one in every event."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slow_generation import slow_generate
+from strategies import generating
+from test_kernel import InPython, LateTurns, Whimsical
+
+from lemix_opt import (
+    BatchObserved,
+    Cluster,
+    Costs,
+    Event,
+    Generation,
+    Instance,
+    IterationCosts,
+    Schedule,
+    Workload,
+    evaluate,
+    simulate,
+    validate,
+)
+from lemix_opt.policy import FixedAssignment
+from solvers.registry import POLICIES
+
+
+class Diarist(Whimsical):
+    """Keeps the batches it is told as well."""
+
+    def observe(self, state: dict[str, Any], event: Event | BatchObserved) -> None:
+        if isinstance(event, BatchObserved):
+            self.diary.append(tuple(event))
+        else:
+            super().observe(state, event)
+
+
+ALL = ("assign", "start", "end", "drop", "batch")
+
+
+def others(instance: Instance, seed: int) -> Costs:
+    """Draw actual costs, some of which need more memory than any GPU has."""
+    rng = np.random.default_rng(seed)
+    costs, iteration = instance.costs, instance.costs.iteration
+    assert iteration is not None
+
+    def spread(column: Any) -> Any:
+        return column * rng.uniform(0.5, 2, column.shape)
+
+    return replace(
+        costs,
+        forward_s=spread(costs.forward_s),
+        backward_s=spread(costs.backward_s),
+        held_bytes=costs.held_bytes + rng.integers(0, 3, costs.held_bytes.shape),
+        iteration=replace(
+            iteration,
+            base_s=spread(iteration.base_s),
+            per_decode_s=spread(iteration.per_decode_s),
+            per_context_token_s=spread(iteration.per_context_token_s),
+            kv_bytes_per_token=iteration.kv_bytes_per_token
+            + rng.integers(0, 2, iteration.base_s.shape),
+        ),
+    )
+
+
+def explain(fast: Schedule, slow: Schedule, instance: Instance) -> str:
+    lines = [f"{instance}"]
+    for part in ("operations", "generated"):
+        pair = getattr(fast, part), getattr(slow, part)
+        lines += [f"{k}: {getattr(pair[0], k)} {getattr(pair[1], k)}" for k in vars(pair[1])]
+    return "\n".join(lines)
+
+
+@settings(max_examples=300, deadline=None)
+@given(generating(max_tasks=10), st.integers(0, 10**6), st.booleans())
+def test_agrees_with_the_slow_engine_event_by_event(
+    instance: Instance, seed: int, surprised: bool
+) -> None:
+    actual = others(instance, seed) if surprised else None
+    fast_policy, slow_policy = Diarist(seed, ALL), Diarist(seed, ALL)
+    fast = simulate(instance, fast_policy, actual=actual)
+    slow = slow_generate(instance, slow_policy, actual=actual)
+    assert fast == slow, explain(fast, slow, instance)
+    assert fast_policy.diary == slow_policy.diary
+
+
+@settings(max_examples=40, deadline=None)
+@given(generating(max_tasks=40), st.sampled_from(["jsq", "lemix", "mix-rr", "least-work-left"]))
+def test_agrees_with_the_slow_engine_under_known_policies(instance: Instance, name: str) -> None:
+    fast = simulate(instance, POLICIES.create(name))
+    slow = slow_generate(instance, POLICIES.create(name))
+    assert fast == slow, explain(fast, slow, instance)
+
+
+@settings(max_examples=30, deadline=None)
+@given(generating(max_tasks=20))
+def test_a_compiled_policy_does_the_same_in_machine_code_and_in_python(instance: Instance) -> None:
+    assert simulate(instance, LateTurns()) == simulate(instance, InPython(LateTurns()))
+
+
+@settings(max_examples=100, deadline=None)
+@given(generating(max_tasks=10, rule="continuous"), st.integers(0, 10**6), st.booleans())
+def test_every_request_that_fits_makes_all_its_tokens(
+    instance: Instance, seed: int, surprised: bool
+) -> None:
+    actual = others(instance, seed) if surprised else None
+    schedule = simulate(instance, Whimsical(seed), actual=actual)
+    made, work = schedule.generated, instance.workload
+    assert made is not None
+    dropped = {event[0] for event in schedule.out_of_memory}
+    lost = np.array([task in dropped for task in range(instance.tasks)], dtype=bool)
+    assert np.array_equal(schedule.end_state == 2, lost)
+    assert not np.any(schedule.end_state == 3)
+    served = work.is_inference & (schedule.end_state == 0)
+    assert np.array_equal(made.tokens[served], work.output_tokens[served])
+    assert not made.tokens[~served].any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(generating(max_tasks=10), st.integers(0, 10**6))
+def test_schedules_pass_the_validator_and_gpu_time_adds_up(instance: Instance, seed: int) -> None:
+    schedule = simulate(instance, Whimsical(seed))
+    made, rows = schedule.generated, schedule.operations
+    assert made is not None
+    if schedule.complete and len(schedule.out_of_memory) == 0:
+        # Whimsical lets training pass what it has put off; only releases know of it.
+        broken = {v.rule for v in validate(instance, schedule)}
+        assert broken <= {"release", "stored_release"}
+    ran = made.iterations
+    for node in range(instance.cluster.nodes):
+        own = ran.node == node
+        for stage in range(instance.cluster.stages):
+            trained = (rows.node == node) & (rows.stage == stage)
+            start = np.concatenate([rows.start_s[trained], ran.start_s[own, stage]])
+            end = np.concatenate([rows.end_s[trained], ran.end_s[own, stage]])
+            order = np.lexsort((end, start))
+            gaps = start[order][1:] - end[order][:-1]
+            assert np.all(gaps >= -1e-9)
+            if start.size:
+                busy, span = np.sum(end - start), end.max() - start.min()
+                assert busy + gaps.sum() == pytest.approx(span)
+
+
+def requests(
+    prompts: list[int], outputs: list[int], releases: list[float] | float = 0.0, **rule: Any
+) -> Instance:
+    """One GPU: 1 s an iteration, 0.1 s a new token, 0.01 s a decode, a byte a token."""
+    memory = rule.pop("memory_bytes", 1000.0)
+    count = len(prompts)
+    costs = Costs(
+        np.ones((1, count, 1)),
+        0.0,
+        0.0,
+        0.0,
+        iteration=IterationCosts([[1.0]], 0.1, 0.0, 0.01, 0.0, 1.0),
+    )
+    times = np.full(count, releases) if isinstance(releases, float) else np.array(releases)
+    workload = Workload(np.zeros(count, dtype=int), times, 1, prompts, outputs)
+    return Instance(
+        Cluster(1, 1, memory), workload, costs, gpu_order="fifo", generation=Generation(**rule)
+    )
+
+
+def run(instance: Instance) -> Schedule:
+    schedule = simulate(instance, FixedAssignment((0,) * instance.tasks))
+    assert schedule.generated is not None
+    return schedule
+
+
+def test_prefills_and_decodes_share_iterations() -> None:
+    schedule = run(requests([10, 5], [3, 2], [0.0, 0.5]))
+    made = schedule.generated
+    assert made is not None
+    # 1 + 10·0.1; then a decode beside a prefill of 5: 1 + 0.5 + 0.01; then two decodes.
+    assert made.iterations.end_s[:, 0] == pytest.approx([2.0, 3.51, 4.53])
+    assert made.first_token_s == pytest.approx([2.0, 3.51])
+    assert made.last_token_s == pytest.approx([4.53, 4.53])
+    assert made.iterations.kv_tokens.tolist() == [10, 16, 18]
+    assert made.iterations.context_tokens.tolist() == [0, 11, 18]
+    assert made.iterations.request_steps == 5
+    score = evaluate(requests([10, 5], [3, 2], [0.0, 0.5]), schedule)
+    assert (score.ttft_p50_s, score.ttft_p99_s) == pytest.approx((3.01, 3.01))
+    assert score.tbt_mean_s == pytest.approx((2.53 / 2 + 1.02) / 2)
+    assert (score.generated_tokens, score.preemptions, score.truncated) == (5, 0, 0)
+    assert score.bubble_rate == pytest.approx(0.0)
+
+
+def test_a_long_prompt_is_cut_into_chunks() -> None:
+    schedule = run(requests([2, 10], [4, 1], batch_cap=2, chunk_tokens=6))
+    made = schedule.generated
+    assert made is not None
+    # The second prompt gets what the first leaves of 6 tokens: 4, then 5, then 1.
+    assert made.iterations.prefill_tokens.tolist() == [6, 5, 1, 0]
+    assert made.iterations.prefill_pairs.tolist() == [4 + 16, 5 * 9, 1 * 10, 0]
+    assert made.iterations.decodes.tolist() == [0, 1, 1, 1]
+    assert made.first_token_s[1] == pytest.approx(1.6 + 1.51 + 1.11)
+
+
+def test_the_youngest_makes_room_and_is_prefilled_again() -> None:
+    schedule = run(requests([4, 4], [4, 3], memory_bytes=9.0))
+    made = schedule.generated
+    assert made is not None
+    # Two prompts of 4 fill 8 of 9 bytes; both cannot grow, so the second waits for the first and
+    # is then prefilled with the token it has made.
+    assert made.preemptions.tolist() == [0, 1]
+    assert made.iterations.prefill_tokens.tolist() == [8, 0, 0, 0, 5, 0]
+    assert made.iterations.kv_tokens.tolist() == [8, 5, 6, 7, 5, 6]
+    assert made.first_token_s.tolist() == pytest.approx([1.8, 1.8])
+    assert evaluate(requests([4, 4], [4, 3]), schedule).preemptions == 1
+
+
+def test_what_never_fits_is_dropped_when_it_arrives() -> None:
+    schedule = run(requests([4, 8], [4, 3], memory_bytes=9.0))
+    assert schedule.out_of_memory == ((1, 0, 0, 0.0),)
+    assert schedule.end_state.tolist() == [0, 2]
+
+
+def test_the_published_batching_leaves_the_last_requests_unfinished() -> None:
+    rule = {"rule": "reference", "batch_cap": 2, "least_tokens": 2}
+    schedule = run(requests([10, 4, 3], [1, 2, 5], [0.0, 0.05, 3.0], **rule))
+    made = schedule.generated
+    assert made is not None
+    # The second request comes within 0.1 s of the first; both are padded to 10. Only the third
+    # starts another iteration, but the batch is full, so that it is put back and starts one more,
+    # 0.1 s after the two have left.
+    ran = made.iterations
+    assert ran.start_s[:, 0] == pytest.approx([0.05, 3.05, 6.35])
+    assert ran.prefill_tokens.tolist() == [20, 22, 3]
+    assert made.tokens.tolist() == [2, 2, 1]
+    assert schedule.end_state.tolist() == [0, 0, 3]
+    assert not np.any(made.iterations.kv_tokens)
+
+
+def test_a_long_prompt_clears_the_published_batch() -> None:
+    rule = {"rule": "reference", "batch_cap": 2, "clear_tokens": 12}
+    instance = requests([12, 4], [9, 9], **rule)
+    schedule = run(instance)
+    assert schedule.generated is not None
+    assert schedule.generated.tokens.tolist() == [1, 1]
+    assert schedule.complete
+    assert evaluate(instance, schedule).truncated == 2
+
+
+def test_the_reference_policy_scores_with_the_running_batch() -> None:
+    policy = POLICIES.create("lemix-reference", rule="generate")
+    seen: list[BatchObserved] = []
+    inner = policy.observe
+
+    class Watched:
+        observes = policy.observes
+        start, decide = policy.start, policy.decide
+
+        def observe(self, state: Any, event: Event | BatchObserved) -> None:
+            if isinstance(event, BatchObserved):
+                seen.append(event)
+            inner(state, event)
+
+    simulate(requests([10, 5, 3], [9, 9, 1], [0.0, 2.5, 4.0]), Watched())
+    # In the first iteration's batch, two tokens made; then a decode and a prefill have ended.
+    assert [event.prompt_tokens for event in seen] == [(), (11,), (12, 5)]
+
+
+def test_what_does_not_go_with_generation_is_named() -> None:
+    with pytest.raises(ValueError, match=r"output_tokens\[1\]: 0"):
+        requests([1, 1], [1, 0])
+    instance = requests([1], [1])
+    with pytest.raises(ValueError, match=r"costs\.iteration"):
+        replace(instance, costs=replace(instance.costs, iteration=None))
+    with pytest.raises(ValueError, match=r"batch\[0\]"):
+        replace(instance, workload=replace(instance.workload, batch=2))
+    with pytest.raises(ValueError, match=r"actual\.iteration"):
+        simulate(instance, FixedAssignment((0,)), actual=replace(instance.costs, iteration=None))
+    with pytest.raises(ValueError, match="chunk_tokens"):
+        Generation(batch_cap=8, chunk_tokens=7)
+    with pytest.raises(ValueError, match="chunk_tokens"):
+        Generation("reference", chunk_tokens=512)
+    with pytest.raises(ValueError, match="continuous, reference"):
+        Generation("orca")
+    with pytest.raises(ValueError, match="base_s"):
+        IterationCosts([[0.0]])
