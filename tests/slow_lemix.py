@@ -1,19 +1,14 @@
-"""LeMix with lists and dictionaries: what the compiled policy must agree with.
-
-A stage begins after the one before it has ended, scoring changes nothing, and a deferred training
-task always runs in the end. How idleness and response are weighed is a parameter, since the
-published sign rewards long responses.
-"""
+"""LeMix with lists and dictionaries: what the compiled policy must agree with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import exp
 from typing import NamedTuple
 
 import numpy as np
 from slow_timeline import NodeTimeline, Prediction
 
-from lemix_opt.checks import choice, floats
 from lemix_opt.errors import InfeasibleError
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event
@@ -44,49 +39,36 @@ class LemixState:
     hop_s: list[list[list[float]]]
     training: list[bool]
     slo_s: list[float]
-    inference_open: set[int] = field(default_factory=set)
-    scored: dict[int, Prediction] = field(default_factory=dict)
+    in_flight: set[int] = field(default_factory=set)
+    requests: int = 0
+    last_s: float = 0.0
+    gap_s: float = 0.0
+    stage_s: float = 0.0
+    slo_mean_s: float = 0.0
+    trained: float = 0.0
+    trained_at_s: float = 0.0
+
+    def quiet(self, now_s: float) -> bool:
+        """Whether no request is in flight or expected."""
+        if self.in_flight:
+            return False
+        return self.requests == 0 or now_s - self.last_s > 4 * self.gap_s
 
 
 @dataclass(frozen=True)
 class Lemix:
-    """LeMix as the paper means it.
-
-    Parameters
-    ----------
-    reading : {"consolidate", "inverse_idleness", "subtraction"}, default "consolidate"
-        How the terms are combined, with II idleness in seconds, LC length consistency in 1/token
-        and RT predicted response in seconds.
-        ``consolidate``: the first node in use that is predicted to answer within `slack` of the
-        task's SLO; else the node of the shortest response.
-        ``inverse_idleness``: largest (1/max(II/S − gap, ε) + β·LC) / (α·RT).
-        ``subtraction``: largest −max(II/S − gap, ε) + β·LC − α·RT.
-    alpha, beta, epsilon : float, default 0.15, 0.05, 0.2
-        Weights; epsilon in seconds.
-    slack : float, default 0.5
-        Share of the SLO that ``consolidate`` fills.
-    slo_units : float, default 5
-        SLO of tasks that have none, in SLO units of the instance.
-    prioritization : bool, default True
-        Whether training whose predicted response exceeds the SLO waits until the next inference
-        task in flight has ended. It is never turned away when none is in flight.
-    """
+    """The same parameters and rules as `solvers.online.lemix.Lemix`."""
 
     reading: str = "consolidate"
     alpha: float = 0.15
     beta: float = 0.05
     epsilon: float = 0.2
     slack: float = 0.5
+    target: float = 0.5
+    memory_units: float = 100.0
+    window: int = 16
     slo_units: float = 5.0
     prioritization: bool = True
-
-    def __post_init__(self) -> None:
-        choice("reading", self.reading, READINGS)
-        floats("alpha", self.alpha, (), above=0)
-        floats("beta", self.beta, (), minimum=0)
-        floats("epsilon", self.epsilon, (), above=0)
-        floats("slack", self.slack, (), above=0)
-        floats("slo_units", self.slo_units, (), above=0)
 
     def start(self, instance: Instance, rng: np.random.Generator) -> LemixState:
         """Open empty books."""
@@ -110,17 +92,54 @@ class Lemix:
         """Score every node the task fits on; place on the best one, or put training off."""
         candidates = self._candidates(state, now_s, task)
         if self.reading == "consolidate":
-            best = self._consolidated(state, task, candidates)
+            best = self._consolidated(state, now_s, task, candidates)
         else:
             length = int(state.instance.workload.prompt_tokens[task])
             best = max(
                 candidates, key=lambda c: self._score(c, state.lengths[c.node].density(length))
             )
-        late = best.response_s > state.slo_s[task]
-        if state.training[task] and self.prioritization and late and state.inference_open:
+        if not (state.training[task] and self.prioritization):
+            return Assign(best.node)
+        return self._carefully(state, now_s, best)
+
+    def _carefully(self, state: LemixState, now_s: float, best: Candidate) -> Assign | Defer:
+        idle_s = state.timelines[best.node].idle_from()
+        if not state.in_flight and idle_s <= now_s:
+            return Assign(best.node)
+        if not state.requests:
+            return Assign(best.node)
+        each_s = state.stage_s / len(state.timelines)
+        leaves_s = best.prediction.backward_end[0]
+        over_s = min(
+            timeline.next_response(
+                state.stage_s, now_s, best.prediction if node == best.node else None
+            )
+            for node, timeline in enumerate(state.timelines)
+        )
+        if not state.quiet(now_s):
+            over_s += (leaves_s - now_s) * each_s / max(state.gap_s, each_s)
+        over_s -= self.slack * state.slo_mean_s
+        if over_s <= 0:
+            return Assign(best.node)
+        if state.in_flight:
             return Defer("next_inference_done")
-        state.scored = {c.node: c.prediction for c in candidates}
-        return Assign(best.node)
+        return Defer("time", max(min(idle_s, now_s + over_s), now_s + 1e-6))
+
+    def _trained(self, state: LemixState, now_s: float) -> float:
+        memory_s = self.memory_units * float(state.instance.slo_unit_s or np.nan)
+        return state.trained * exp((state.trained_at_s - now_s) / memory_s)
+
+    def _active(self, state: LemixState, now_s: float) -> int:
+        nodes = len(state.timelines)
+        if np.isnan(state.instance.slo_unit_s or np.nan):
+            return nodes
+        load = self._trained(state, now_s)
+        if state.requests > 1:
+            gap_s = max(state.gap_s, now_s - state.last_s)
+            if state.quiet(now_s) or gap_s == 0:
+                return nodes
+            load += state.stage_s / gap_s
+        return min(nodes, 1 + int(load / self.target))
 
     def _candidates(self, state: LemixState, now_s: float, task: int) -> list[Candidate]:
         instance = state.instance
@@ -155,12 +174,15 @@ class Lemix:
             return -candidate.idleness_s + weighted - self.alpha * candidate.response_s
         return (1 / candidate.idleness_s + weighted) / (self.alpha * candidate.response_s)
 
-    def _consolidated(self, state: LemixState, task: int, candidates: list[Candidate]) -> Candidate:
+    def _consolidated(
+        self, state: LemixState, now_s: float, task: int, candidates: list[Candidate]
+    ) -> Candidate:
         wanted = self.slack * state.slo_s[task]
-        for candidate in candidates:
-            used = state.timelines[candidate.node].last_release_s is not None
-            if used and candidate.response_s <= wanted:
-                return candidate
+        active = [c for c in candidates if c.node < self._active(state, now_s)]
+        if active:
+            best = min(active, key=lambda c: c.response_s)
+            if state.training[task] or best.response_s <= wanted:
+                return best
         return min(candidates, key=lambda c: c.response_s)
 
     def observe(self, state: LemixState, event: Event | BatchObserved) -> None:
@@ -172,26 +194,47 @@ class Lemix:
             self._commit(state, event)
         elif event.kind == "drop":
             timeline.dropped(task)
-            state.inference_open.discard(task)
+            state.in_flight.discard(task)
         elif event.kind == "end":
             timeline.ended(task, event.phase, event.stage, event.time_s)
             if event.stage == timeline.stages - 1:
-                state.inference_open.discard(task)
+                state.in_flight.discard(task)
 
     def _commit(self, state: LemixState, event: Event) -> None:
         task, node = event.task, event.node
-        prediction = state.scored.get(node)
-        if prediction is None:
-            # The placement was forced on a node that was not scored.
-            kind = int(state.instance.cluster.node_class[node])
-            prediction = state.timelines[node].predict(
-                event.time_s,
-                state.forward_s[kind][task],
-                state.backward_s[kind][task] if state.training[task] else None,
-                state.hop_s[kind][task],
-            )
+        kind = int(state.instance.cluster.node_class[node])
+        forward, backward = state.forward_s[kind][task], state.backward_s[kind][task]
+        stages = len(forward)
+        prediction = state.timelines[node].predict(
+            event.time_s,
+            forward,
+            backward if state.training[task] else None,
+            state.hop_s[kind][task],
+        )
         state.timelines[node].place(task, event.time_s, prediction)
-        state.scored = {}
         state.lengths[node].add(float(state.instance.workload.prompt_tokens[task]))
-        if not state.training[task]:
-            state.inference_open.add(task)
+        if state.training[task]:
+            unit = float(state.instance.slo_unit_s or np.nan)
+            work_s = 0.0
+            for s in range(stages):
+                work_s += forward[s]
+                work_s += backward[s]
+            before = self._trained(state, event.time_s)
+            state.trained = before + work_s / stages / (self.memory_units * unit)
+            state.trained_at_s = event.time_s
+            return
+        state.in_flight.add(task)
+        weight = max(1 / self.window, 1 / (state.requests + 1))
+        if state.requests:
+            gap_s = event.time_s - state.last_s
+            state.gap_s += max(1 / self.window, 1 / state.requests) * (gap_s - state.gap_s)
+        mean_s = 0.0
+        for s in range(stages):
+            mean_s += forward[s] / stages
+        state.stage_s += weight * (mean_s - state.stage_s)
+        if state.requests and np.isfinite(state.slo_s[task]):
+            state.slo_mean_s += weight * (state.slo_s[task] - state.slo_mean_s)
+        else:
+            state.slo_mean_s = state.slo_s[task]
+        state.requests += 1
+        state.last_s = event.time_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from lemix_opt.schedule import BACKWARD, FORWARD
 
@@ -96,6 +97,33 @@ class NodeTimeline:
             at = final[s] = at + backward_s[s]
             at += hop_s[s - 1] if s else 0.0
         return Prediction(end, first, final, idleness)
+
+    def idle_from(self) -> float:
+        """Return when nothing is left to do, as predicted."""
+        moments = [end for end in self._forward_end if end is not None]
+        for owed in list(self.owed.values())[-1:]:
+            moments += [owed.backward_end[s] + self._drift[s] for s in range(self.stages)]
+        return max(moments, default=-inf)
+
+    def next_response(self, seconds: float, now_s: float, behind: Prediction | None) -> float:
+        """Predict the response of a request that takes `seconds` a stage, behind a new task."""
+        at = now_s
+        for s in range(self.stages):
+            before = self._forward_end[s] if behind is None else behind.forward_end[s]
+            at = max(at, -inf if before is None else before)
+            drift = self._drift[s]
+            windows = [
+                (owed.backward_begin[s] + drift, owed.backward_end[s] + drift)
+                for owed in self.owed.values()
+            ]
+            if behind is not None and behind.backward_end:
+                windows.append((behind.backward_begin[s], behind.backward_end[s]))
+            for begin, end in windows:
+                if at + seconds <= begin:
+                    break
+                at = max(at, end)
+            at += seconds
+        return at - now_s
 
     def place(self, task: int, release_s: float, prediction: Prediction) -> None:
         """Take the task into the books."""

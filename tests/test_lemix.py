@@ -51,7 +51,10 @@ def test_it_agrees_with_lists_and_dictionaries(
 ) -> None:
     fast = simulate(instance, Lemix(reading, prioritization=prioritization))
     slow = simulate(instance, slow_lemix.Lemix(reading, prioritization=prioritization))
-    assert fast == slow
+    # Moments of deferral are sums in another order; all else follows from them.
+    assert fast.node.tolist() == slow.node.tolist()
+    assert fast.end_state.tolist() == slow.end_state.tolist()
+    assert fast.operations.start_s == pytest.approx(slow.operations.start_s, abs=1e-9)
 
 
 def test_predictions_come_true_on_one_node() -> None:
@@ -61,9 +64,10 @@ def test_predictions_come_true_on_one_node() -> None:
 
     class Spy(slow_lemix.Lemix):
         def observe(self, state: slow_lemix.LemixState, event: object) -> None:
-            if isinstance(event, Event) and event.kind == "assign":
-                said[event.task] = state.scored[event.node].end_s
             super().observe(state, event)  # type: ignore[arg-type]
+            if isinstance(event, Event) and event.kind == "assign":
+                last = state.timelines[event.node]
+                said[event.task] = last.open[event.task].end_s + last._drift[-1]
 
     schedule = simulate(instance, Spy(prioritization=False))
     rows = schedule.operations

@@ -19,7 +19,7 @@ from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD, FORWARD
 
-HEADER = 16
+HEADER = 32
 """Entries before the forecast; from `OWN` on they belong to the policy."""
 # 0 belongs to deferrals; `TAKEN` counts open tasks.
 TAKEN, OWN = 1, 2

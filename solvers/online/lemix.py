@@ -2,48 +2,81 @@
 
 A stage begins after the one before it has ended, scoring changes nothing, and a deferred training
 task always runs in the end. How idleness and response are weighed is a parameter, since the
-published sign rewards long responses.
+published sign rewards long responses; `docs/lemix.md` compares the readings.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf, isinf, isnan, pi, sqrt
+from math import exp, inf, isnan, nan, pi, sqrt
 from typing import Any
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray, choice, floats
+from lemix_opt.checks import FloatArray, choice, floats, whole
 from lemix_opt.engine.books import NONE
-from lemix_opt.engine.codes import DEFER_INFERENCE, SEES_ASSIGN, SEES_DROP
+from lemix_opt.engine.codes import SEES_ASSIGN
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import FORWARD
 from solvers.online.forecast import (
     LAST_RELEASE,
     NODE_OWN,
-    OWN,
     end_s,
     fits,
     follow,
     fresh,
+    idle_from,
     node_at,
     predict,
+)
+from solvers.online.requests import (
+    FREE,
+    GAP_S,
+    LAST_S,
+    OPEN,
+    SEEN,
+    STAGE_S,
+    excess,
+    expect,
+    note,
+    put_off,
+    quiet,
+    slo_of,
 )
 
 READINGS = ("consolidate", "inverse_idleness", "subtraction")
 CONSOLIDATE, INVERSE_IDLENESS, SUBTRACTION = range(len(READINGS))
-READING, ALPHA, BETA, EPSILON, SLACK, SLO, PRIORITIZES, OPEN = range(OWN, OWN + 8)
+READING, ALPHA, BETA, EPSILON, SLACK, PRIORITIZES = range(FREE, FREE + 6)
+TARGET, MEMORY_S, TRAINED, TRAINED_AT_S = range(FREE + 6, FREE + 10)
 # Columns per node beside those of the forecast: Welford's statistics of the lengths placed there.
 COUNT, MEAN, SQUARES = range(NODE_OWN, NODE_OWN + 3)
 
 
 @inlined
-def slo_of(view: View, state: Any, task: int) -> float:
-    """Return the SLO a task is judged by, in seconds."""
-    return float(state[SLO]) if isinf(view.slo_s[task]) else float(view.slo_s[task])
+def trained_lately(state: Any, now_s: float) -> float:
+    """Return the training placed lately, in nodes that it keeps busy; the past fades away."""
+    return state[TRAINED] * exp((state[TRAINED_AT_S] - now_s) / state[MEMORY_S])
+
+
+@inlined
+def active_nodes(view: View, state: Any, now_s: float) -> int:
+    """Return how many nodes are in use: as many as the present load keeps busy to the target.
+
+    Requests count with their present rate, training only as far as it has lasted: it comes as
+    fast as it is let in, so that a burst of it says little about the load.
+    """
+    nodes = view.node_class.size
+    if isnan(state[MEMORY_S]):
+        return nodes
+    load = trained_lately(state, now_s)
+    if state[SEEN] > 1:
+        gap_s = max(state[GAP_S], now_s - state[LAST_S])
+        if quiet(state, now_s) or state[STAGE_S] >= nodes * state[TARGET] * gap_s:
+            return nodes
+        load += state[STAGE_S] / gap_s
+    return nodes if load >= nodes * state[TARGET] else 1 + int(load / state[TARGET])
 
 
 @inlined
@@ -67,19 +100,36 @@ class Lemix(CompiledPolicy):
     reading : {"consolidate", "inverse_idleness", "subtraction"}, default "consolidate"
         How the terms are combined, with II idleness in seconds, LC length consistency in 1/token
         and RT predicted response in seconds.
-        ``consolidate``: the first node in use that is predicted to answer within `slack` of the
-        task's SLO; else the node of the shortest response.
+        ``consolidate``: the node of the shortest RT among the first so many that the present load
+        keeps busy to `target`; a request that none of them is predicted to answer within `slack`
+        of its SLO goes to the shortest RT of all. Training uses all nodes while no request is in
+        flight or expected.
         ``inverse_idleness``: largest (1/max(II/S − gap, ε) + β·LC) / (α·RT).
         ``subtraction``: largest −max(II/S − gap, ε) + β·LC − α·RT.
     alpha, beta, epsilon : float, default 0.15, 0.05, 0.2
         Weights; epsilon in seconds.
     slack : float, default 0.5
-        Share of the SLO that ``consolidate`` fills.
+        Share of the SLO within which requests are to be answered, the next one included; the
+        rest is left to what is not predicted.
+    target : float, default 0.5
+        Busy share of the nodes in use that ``consolidate`` aims at.
+    memory_units : float, default 100
+        SLO units after which training that was placed counts only 1/e of its work as load.
+    window : int, default 16
+        Requests over which rate, length and SLO of the next one are averaged, with exponentially
+        falling weights.
     slo_units : float, default 5
-        SLO of tasks that have none, in SLO units of the instance.
+        SLO of requests that have none, in SLO units of the instance.
     prioritization : bool, default True
-        Whether training whose predicted response exceeds the SLO waits until the next inference
-        task in flight has ended. It is never turned away when none is in flight.
+        Whether training waits while, behind it, the next request is predicted to be answered
+        later than `slack` of its SLO allows (`solvers.online.requests`): until a request in flight
+        has ended or, when none is, until there is room. An idle node takes it then in any case.
+
+    Notes
+    -----
+    `target` and `memory_units` were chosen on the grid of ``lemix study readings`` for 4 nodes of
+    2 stages. Waiting training tasks are asked again at the end of every request; in the closed
+    loops of the paper at most one waits.
     """
 
     reading: str = "consolidate"
@@ -87,6 +137,9 @@ class Lemix(CompiledPolicy):
     beta: float = 0.05
     epsilon: float = 0.2
     slack: float = 0.5
+    target: float = 0.5
+    memory_units: float = 100.0
+    window: int = 16
     slo_units: float = 5.0
     prioritization: bool = True
 
@@ -96,36 +149,42 @@ class Lemix(CompiledPolicy):
         floats("beta", self.beta, (), minimum=0)
         floats("epsilon", self.epsilon, (), above=0)
         floats("slack", self.slack, (), above=0)
+        floats("target", self.target, (), above=0)
+        floats("memory_units", self.memory_units, (), above=0)
+        whole("window", self.window, minimum=1)
         floats("slo_units", self.slo_units, (), above=0)
 
     def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
         """Return empty books and the parameters."""
         state = fresh(instance.cluster.nodes, instance.cluster.stages, instance.tasks)
+        expect(state, instance, self.slo_units, self.window)
         unit = instance.slo_unit_s
         state[READING] = READINGS.index(self.reading)
         state[ALPHA], state[BETA], state[EPSILON] = self.alpha, self.beta, self.epsilon
         state[SLACK] = self.slack
-        state[SLO] = inf if unit is None or np.isnan(unit) else self.slo_units * unit
         state[PRIORITIZES] = self.prioritization
+        state[TARGET] = self.target
+        state[MEMORY_S] = nan if unit is None else self.memory_units * unit
         return state
 
     @staticmethod
     def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
-        """Score every node the task fits on; choose the best one, or put training off."""
+        """Score the nodes the task fits on; choose the best one, or put training off."""
         nodes, stages = view.memory_bytes.shape
         reading = int(state[READING])
-        slo_s = slo_of(view, state, task)
+        trains = view.training[task] == 1
+        wanted_s = inf if trains else state[SLACK] * slo_of(view, state, task)
+        active = nodes if reading != CONSOLIDATE else active_nodes(view, state, now_s)
         best, best_score, best_response = NONE, -inf, inf
         for node in range(nodes):
+            if node == active and best != NONE and best_response <= wanted_s:
+                break
             if not fits(view, node, task):
                 continue
             idleness = predict(view, state, node, task, now_s)
             response = end_s(view, state, node) - now_s
             last = state[node_at(node) + LAST_RELEASE]
             if reading == CONSOLIDATE:
-                if not isnan(last) and response <= state[SLACK] * slo_s:
-                    best, best_response = node, response
-                    break
                 score = -response
             else:
                 gap = 0.0 if isnan(last) else now_s - last
@@ -137,9 +196,13 @@ class Lemix(CompiledPolicy):
                     score = (1 / idle + length) / (state[ALPHA] * response)
             if score > best_score:
                 best, best_score, best_response = node, score, response
-        if view.training[task] and state[PRIORITIZES] and best_response > slo_s and state[OPEN] > 0:
-            return DEFER_INFERENCE
-        return best
+        if not trains or best == NONE or not state[PRIORITIZES]:
+            return max(best, 0)
+        idle_s = idle_from(view, state, best)
+        if state[SEEN] == 0 or (state[OPEN] == 0 and idle_s <= now_s):
+            return best
+        over_s = excess(view, state, best, task, now_s, state[SLACK])
+        return best if over_s <= 0 else put_off(state, now_s, min(idle_s, now_s + over_s))
 
     @staticmethod
     def observe_function(
@@ -154,15 +217,20 @@ class Lemix(CompiledPolicy):
         state: Any,
     ) -> int:
         """Commit placements and correct predictions by what has ended."""
-        serves = not view.training[task]
         follow(kind, time_s, task, node, phase, stage, view, state)
+        note(kind, time_s, task, node, phase, stage, view, state)
         if kind == SEES_ASSIGN:
             at = node_at(node)
             state[at + COUNT] += 1
             delta = view.prompt_tokens[task] - state[at + MEAN]
             state[at + MEAN] += delta / state[at + COUNT]
             state[at + SQUARES] += delta * (view.prompt_tokens[task] - state[at + MEAN])
-            state[OPEN] += serves
-        elif kind == SEES_DROP or (phase == FORWARD and stage == view.memory_bytes.shape[1] - 1):
-            state[OPEN] -= serves
+            if view.training[task]:
+                work_s = 0.0
+                for s in range(view.memory_bytes.shape[1]):
+                    work_s += view.forward_s[view.node_class[node], task, s]
+                    work_s += view.backward_s[view.node_class[node], task, s]
+                share = work_s / view.memory_bytes.shape[1] / state[MEMORY_S]
+                state[TRAINED] = trained_lately(state, time_s) + share
+                state[TRAINED_AT_S] = time_s
         return 0
