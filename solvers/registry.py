@@ -21,9 +21,10 @@ POLICIES: Registry[Policy] = Registry(
         "mix-rr": "solvers.online.baselines:RoundRobin",
         "power-of-two": "solvers.online.baselines:PowerOfTwo",
         "random": "solvers.online.baselines:Random",
-        "separate-dynamic": "solvers.online.dynamic_separate:DynamicSeparate",
         "separate": "solvers.online.baselines:Separate",
+        "separate-dynamic": "solvers.online.dynamic_separate:DynamicSeparate",
         "shortest-response": "solvers.online.shortest_response:ShortestResponse",
+        "unprofiled": "solvers.online.unprofiled:Unprofiled",
     },
 )
 SOLVERS: Registry[Any] = Registry(

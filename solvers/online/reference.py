@@ -16,6 +16,7 @@ from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event
 from lemix_opt.schedule import BACKWARD, FORWARD
 from solvers.online.length_statistics import LengthStatistics
+from solvers.online.unprofiled import BACKWARD_ETA, FORWARD_ETA, FirstDurations
 
 VARIANTS = ("as_is", "dealiased", "pure")
 RULES = ("prefill", "generate")
@@ -93,6 +94,7 @@ class ReferenceState:
     training: list[bool]
     tokens: list[int]
     rows: list[int]
+    learned: FirstDurations | None = None
     last: Round | None = None
 
 
@@ -111,6 +113,10 @@ class LemixReference:
     forward_eta, backward_eta : float, optional
         Seconds per row and squared token. Fitted to the predicted costs of node class 0 when
         omitted: the mean over tasks of the last stage's forward, and of the mean stage backward.
+    profile : bool, default True
+        False starts without a profile, as in the paper's ablation: coefficients that are not
+        given begin at 2e-6 and 1e-6, and the first forward and the first backward that end set
+        them, once.
     prioritization : bool, default True
         Whether training whose predicted response exceeds 5 SLO units is turned away.
     slo_threshold_s : float, optional
@@ -127,6 +133,7 @@ class LemixReference:
     epsilon: float = 0.2
     forward_eta: float | None = None
     backward_eta: float | None = None
+    profile: bool = True
     prioritization: bool = True
     slo_threshold_s: float | None = None
     retry_gap_s: float = 0.01
@@ -149,6 +156,11 @@ class LemixReference:
         work, costs = instance.workload, instance.costs
         size = work.batch * work.prompt_tokens.astype(np.float64) ** 2
         forward, backward = self.forward_eta, self.backward_eta
+        learned = None
+        if not self.profile:
+            forward = FORWARD_ETA if forward is None else forward
+            backward = BACKWARD_ETA if backward is None else backward
+            learned = FirstDurations(instance, forward, backward)
         if forward is None:
             forward = float(np.mean(costs.forward_s[0, :, -1] / size)) if work.tasks else 0.0
         if backward is None:
@@ -168,6 +180,7 @@ class LemixReference:
             work.is_training.tolist(),
             work.prompt_tokens.tolist(),
             work.batch.tolist(),
+            learned,
         )
 
     def decide(self, state: ReferenceState, now_s: float, task: int) -> Assign | Defer:
@@ -247,6 +260,9 @@ class LemixReference:
             self._commit(state, event.node, event.task)
         elif event.kind in ("start", "end"):
             self._overwrite(book, event)
+            if state.learned is not None and state.learned.learn(event):
+                state.forward_eta = state.learned.eta[FORWARD]
+                state.backward_eta = state.learned.eta[BACKWARD]
 
     def _commit(self, state: ReferenceState, node: int, task: int) -> None:
         book = state.books[node]
