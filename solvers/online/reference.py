@@ -95,6 +95,7 @@ class ReferenceState:
     tokens: list[int]
     rows: list[int]
     learned: FirstDurations | None = None
+    turned_away: set[int] = field(default_factory=set)
     last: Round | None = None
 
 
@@ -122,7 +123,8 @@ class LemixReference:
     slo_threshold_s : float, optional
         SLO unit in seconds; that of the instance when omitted.
     retry_gap_s : float, default 0.01
-        Seconds until a task that was turned away is released again.
+        Seconds until a task that was turned away is released again. The one after it is tried
+        meanwhile, later training waits behind both.
     rule : {"prefill", "generate"}, default "prefill"
         Whether the running batch of a node counts in the score.
     """
@@ -195,7 +197,11 @@ class LemixReference:
         late = found.rt[found.argmax] > 5 * state.slo_s
         if training and self.prioritization and state.inference_left > 0 and late:
             found.deprioritised = True
-            return Defer("time", now_s + self.retry_gap_s, keeps_place=False)
+            # The producer holds one task more than it has released; the others wait behind both.
+            other = bool(state.turned_away - {task})
+            state.turned_away.add(task)
+            return Defer("time", now_s + self.retry_gap_s, keeps_place=other)
+        state.turned_away.discard(task)
         return Assign(found.argmax)
 
     def _score(self, state: ReferenceState, book: NodeBook, found: Round) -> None:
