@@ -104,7 +104,7 @@ class Lemix:
 
     def _carefully(self, state: LemixState, now_s: float, best: Candidate) -> Assign | Defer:
         idle_s = state.timelines[best.node].idle_from()
-        if not state.in_flight and idle_s <= now_s:
+        if not state.in_flight and idle_s <= now_s + 1e-9:
             return Assign(best.node)
         if not state.requests:
             return Assign(best.node)
@@ -119,7 +119,7 @@ class Lemix:
         if not state.quiet(now_s):
             over_s += (leaves_s - now_s) * each_s / max(state.gap_s, each_s)
         over_s -= self.slack * state.slo_mean_s
-        if over_s <= 0:
+        if over_s <= 1e-9:
             return Assign(best.node)
         if state.in_flight:
             return Defer("next_inference_done")

@@ -32,6 +32,7 @@ from solvers.online.forecast import (
 )
 from solvers.online.requests import (
     FREE,
+    NOISE_S,
     OPEN,
     SEEN,
     excess,
@@ -101,12 +102,12 @@ class Budget(CompiledPolicy):
         if best < 0 or not view.training[task] or state[SEEN] == 0:
             return max(best, 0)
         idle_s = idle_from(view, state, best)
-        if state[OPEN] == 0 and idle_s <= now_s:
+        if state[OPEN] == 0 and idle_s <= now_s + NOISE_S:
             return best
         over_s = excess(view, state, best, task, now_s, state[SHARE])
         drift = state[gpu_at(view, best, stages - 1) + DRIFT]
         late = state[node_at(best) + OPEN_HERE] > 0 and state[node_at(best) + TIGHTEST] < drift
-        if over_s <= 0 and not late:
+        if over_s <= NOISE_S and not late:
             return best
         return put_off(state, now_s, idle_s if late else min(idle_s, now_s + over_s))
 

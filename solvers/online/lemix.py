@@ -35,6 +35,7 @@ from solvers.online.requests import (
     FREE,
     GAP_S,
     LAST_S,
+    NOISE_S,
     OPEN,
     SEEN,
     STAGE_S,
@@ -199,10 +200,10 @@ class Lemix(CompiledPolicy):
         if not trains or best == NONE or not state[PRIORITIZES]:
             return max(best, 0)
         idle_s = idle_from(view, state, best)
-        if state[SEEN] == 0 or (state[OPEN] == 0 and idle_s <= now_s):
+        if state[SEEN] == 0 or (state[OPEN] == 0 and idle_s <= now_s + NOISE_S):
             return best
         over_s = excess(view, state, best, task, now_s, state[SLACK])
-        return best if over_s <= 0 else put_off(state, now_s, min(idle_s, now_s + over_s))
+        return best if over_s <= NOISE_S else put_off(state, now_s, min(idle_s, now_s + over_s))
 
     @staticmethod
     def observe_function(

@@ -23,6 +23,8 @@ from solvers.online.forecast import FINISH, OWN, gpu_at, next_response
 OPEN, SEEN, LAST_S, GAP_S, STAGE_S, SLO_S, WEIGHT, SLO, FREE = range(OWN, OWN + 9)
 SHORTEST_WAIT_S = 1e-6
 QUIET_GAPS = 4.0
+NOISE_S = 1e-9
+"""Seconds that sums of floats may be off, so that a wait that was predicted to suffice does."""
 
 
 def expect(state: Any, instance: Instance, slo_units: float, window: int) -> None:
