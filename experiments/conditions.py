@@ -79,7 +79,7 @@ class Condition:
             spread = np.log1p(self.noise**2)
             drawn = np.exp(rng.normal(-spread / 2, np.sqrt(spread), (2, *forward.shape)))
             actual = Costs(forward * drawn[0], backward * drawn[1], nothing, 0.0)  # type: ignore[arg-type]
-        said = f"synthetic: shape of {SHAPE}, scaled; noise {self.noise:g}; lengths {pool.source}"
+        said = f"synthetic: shape of {SHAPE}, scaled; lengths {pool.source}"
         return Trace(instance, actual, "synthetic", said)
 
 
