@@ -17,6 +17,7 @@ from lemix_opt.instance import (
     GPU_SHARINGS,
     MEMORY_RULES,
     PIPELINES,
+    PLAIN_RULES,
     RELEASE_MODES,
     Instance,
 )
@@ -45,12 +46,13 @@ class Truth(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The rules of execution as numbers.
+    """The rules of execution as numbers; `beyond` is None where all of them are plain.
 
     `threshold` is the published memory rule, `timed` says whether operations wait for memory by
     the clock, and `threads` whether a GPU has a second lane.
     """
 
+    beyond: int | None
     nodes: int
     stages: int
     micro_batches: int
@@ -151,7 +153,8 @@ _I1, _U1 = types.int8, types.uint8
 TRUTH_T = types.NamedTuple(
     tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2, 1)), Truth
 )
-RULES_T = types.NamedTuple((_I8,) * 16 + (_F8,) * 5, Rules)
+RULES_T = types.NamedTuple((_I8,) * 17 + (_F8,) * 5, Rules)
+PLAIN_RULES_T = types.NamedTuple((types.none, *RULES_T.types[1:]), Rules)
 BOOKS_T = types.NamedTuple(
     tuple(
         _array(dtype, dimensions, False)
@@ -244,7 +247,13 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
     generation = instance.generation
     contention = instance.contention or Contention()
     threshold = MEMORY_RULES.index(instance.memory_rule)
+    plain = instance.micro_batches == 1 and all(
+        getattr(instance, name) == value
+        for name, value in PLAIN_RULES.items()
+        if name != "pipeline"
+    )
     return Rules(
+        None if plain else 1,
         instance.cluster.nodes,
         instance.cluster.stages,
         instance.micro_batches,

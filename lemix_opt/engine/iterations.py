@@ -23,6 +23,7 @@ from lemix_opt.engine.batches import (
 from lemix_opt.engine.books import NONE, Books, Rules, Truth
 from lemix_opt.engine.codes import SEES_END
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.plain import parts_of
 from lemix_opt.engine.queues import queue_up
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import SLACK_BYTES
@@ -187,7 +188,7 @@ def begin_iteration(
     set_seconds(batches, rules, view.node_class[node], node)
     batches.under_way[node] = 1
     books.left[rules.tasks + node] = rules.stages
-    item = (rules.tasks + node) * rules.micro_batches
+    item = (rules.tasks + node) * parts_of(rules)
     queue_up(books, rules, item, node, FORWARD, 0, now_s)
 
 

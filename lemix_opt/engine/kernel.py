@@ -15,6 +15,7 @@ from lemix_opt.engine.books import (
     BOOKS_T,
     GPIPE,
     NONE,
+    PLAIN_RULES_T,
     RULES_T,
     STATE_T,
     TRUTH_T,
@@ -43,6 +44,14 @@ from lemix_opt.engine.jit import compiled
 from lemix_opt.engine.lanes import slow_down, speed_up
 from lemix_opt.engine.offload import end_move, has_left
 from lemix_opt.engine.parts import end_part, task_of
+from lemix_opt.engine.plain import (
+    generation_of,
+    offloads_of,
+    parts_of,
+    sync_every_of,
+    threads_of,
+    timed_of,
+)
 from lemix_opt.engine.queues import (
     ITEM_SHIFT,
     PHASE_SHIFT,
@@ -95,9 +104,12 @@ OBSERVE_T = types.int64(
 """``observe(kind, time_s, task, node, phase, stage, memory_bytes, view, state)``."""
 
 
-@lru_cache(maxsize=1)
-def kernel() -> Any:
-    """Return the compiled event loop; the first call of a fresh installation compiles it."""
+@lru_cache(maxsize=2)
+def kernel(plain: bool = True) -> Any:
+    """Return the compiled event loop, for plain rules or for those beyond them.
+
+    The first call of a fresh installation compiles it.
+    """
     return compiled(
         run,
         (
@@ -106,7 +118,7 @@ def kernel() -> Any:
             TRUTH_T,
             BOOKS_T,
             BATCHES_T,
-            RULES_T,
+            PLAIN_RULES_T if plain else RULES_T,
             types.FunctionType(DECIDE_T),
             types.FunctionType(OBSERVE_T),
             STATE_T,
@@ -136,7 +148,7 @@ def run(
     `shown` is what policies see. Where requests generate tokens, `view` and `truth` have a row more
     per node: its iterations are forwards of a task of that number.
     """
-    N, S, M = rules.nodes, rules.stages, rules.micro_batches
+    N, S = rules.nodes, rules.stages
     watched = rules.watched
     times, keys, waiting = books.times, books.keys, books.waiting
     touched, is_touched = books.touched, books.is_touched
@@ -158,20 +170,20 @@ def run(
             phase, stage = place // S, place % S
             touches = touch(touched, is_touched, touches, node)
             # What it holds on the stages it has been to is free again.
-            if M > 1 and view.training[task]:
+            if parts_of(rules) > 1 and view.training[task]:
                 drop_parts(view, truth, books, rules, task, node, stage)
             else:
                 forget(books, rules, item, node)
                 for s in range(stage + phase if view.training[task] else 0):
-                    if not (rules.offloads and has_left(books, rules, task, node, s)):
+                    if not (offloads_of(rules) and has_left(books, rules, task, node, s)):
                         free(view, truth, books, rules, task, node, s)
-                if phase == BACKWARD and rules.threads:
+                if phase == BACKWARD and threads_of(rules):
                     books.running[node * S + last_stage] = 0
             books.end_state[task] = DROPPED
             talk[3], talk[4], talk[5] = task, stage, node
             yield TOLD_DROP
             if watched >> SEES_DROP & 1:
-                reached = stage if rules.generation == 0 or view.training[task] else 0
+                reached = stage if generation_of(rules) == 0 or view.training[task] else 0
                 observe(SEES_DROP, now, task, node, phase, reached, nan, shown, state)
             size = release_after(view, books, times, keys, size, task, now)
             for k in range(waits):
@@ -201,15 +213,15 @@ def run(
             for at in range(touches):
                 node = touched[at]
                 is_touched[node] = 0
-                if rules.timed or rules.threads:
+                if timed_of(rules) or threads_of(rules):
                     size = take_turns(
                         view, truth, books, rules, observe, state, times, keys, size, node, now
                     )
                     continue
-                if rules.generation == CONTINUOUS:
+                if generation_of(rules) == CONTINUOUS:
                     form(view, truth, books, batches, rules, node, now)
                 dispatch(view, shown, truth, books, batches, rules, observe, state, node, now)
-                if rules.generation == REFERENCE:
+                if generation_of(rules) == REFERENCE:
                     size = push_alarm(books, batches, rules, times, keys, size, node)
             touches = 0
             fails = books.failed[0]
@@ -222,7 +234,7 @@ def run(
         if rank == RANK_END:
             for number in range(take_ends(books, now)):
                 slot = books.ending[number]
-                gpu = slot % (N * S) if rules.threads else slot
+                gpu = slot % (N * S) if threads_of(rules) else slot
                 key = books.gpu_key[slot]
                 item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
                 phase = (key >> PHASE_SHIFT) & 7
@@ -232,7 +244,7 @@ def run(
                 kind = view.node_class[node]
                 trains = view.training[task]
                 books.running[slot] = 0
-                if rules.threads:
+                if threads_of(rules):
                     speed_up(view, books, rules, slot, now)
                 books.wants[gpu] = waits_for(books, rules, node, stage)
                 touches = touch(touched, is_touched, touches, node)
@@ -240,7 +252,7 @@ def run(
                     if phase != SYNC:
                         end_move(view, truth, books, rules, item, phase, node, stage, now)
                     continue
-                parted = M > 1 and trains
+                parted = parts_of(rules) > 1 and trains
                 last_part = True
                 if parted and phase != UPDATE:
                     if books.end_state[task] == DROPPED:
@@ -264,9 +276,9 @@ def run(
                     elif trains and not (parted and rules.pipeline == GPIPE):
                         to_phase, to_stage = BACKWARD, last_stage
                         # The last stage's thread sees to all backwards and updates first.
-                        books.running[slot] = rules.threads
+                        books.running[slot] = threads_of(rules)
                     elif trains and last_part:
-                        for sibling in range(task * M, task * M + M):
+                        for sibling in range(task * parts_of(rules), (task + 1) * parts_of(rules)):
                             queue_up(books, rules, sibling, node, BACKWARD, last_stage, now)
                 elif phase == BACKWARD:
                     if stage > 0:
@@ -295,7 +307,7 @@ def run(
                     books.start_s[row] = now
                     books.end_s[row] = end
                     set_end(books, slot, end, operation_key(0, item, UPDATE, stage))
-                    if rules.threads:
+                    if threads_of(rules):
                         slow_down(view, books, rules, slot, now)
                     if watched >> SEES_START & 1:
                         observe(
@@ -313,11 +325,11 @@ def run(
                     done = 1
                     if task < rules.tasks:
                         books.end_state[task] = DONE
-                        if rules.threads and trains:
+                        if threads_of(rules) and trains:
                             books.running[node * S + last_stage] = 0
-                        if rules.sync_every and trains and truth.sync_s[node] > 0.0:
+                        if sync_every_of(rules) and trains and truth.sync_s[node] > 0.0:
                             trained += 1
-                            if trained % rules.sync_every == 0:
+                            if trained % sync_every_of(rules) == 0:
                                 books.sync_task[node] = task
                                 last_gpu = node * S + last_stage
                                 books.wants[last_gpu] = books.running[last_gpu] == 0
@@ -340,7 +352,7 @@ def run(
             item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
             waited = not isnan(books.deadline_s[item])
             size = look(view, truth, books, rules, times, keys, size, item, now)
-            if waited and (rules.offloads or isnan(books.deadline_s[item])):
+            if waited and (offloads_of(rules) or isnan(books.deadline_s[item])):
                 touches = touch(touched, is_touched, touches, books.node[item])
             fails = books.failed[0]
             continue
@@ -395,11 +407,11 @@ def run(
             if watched >> SEES_ASSIGN & 1:
                 observe(SEES_ASSIGN, now, task, answer, -1, -1, nan, shown, state)
             phase, stage = FORWARD, 0
-            first_item = last_item = task * M
+            first_item = last_item = task * parts_of(rules)
             books.left[task] = S
             if view.training[task]:
-                last_item += M - 1
-                books.left[task] = 2 * S * M + books.updates[view.node_class[answer]]
+                last_item += parts_of(rules) - 1
+                books.left[task] = 2 * S * parts_of(rules) + books.updates[view.node_class[answer]]
 
         # An arrival at a GPU's queue, from a hop or by placement.
         if books.end_state[task] == DROPPED:
@@ -407,7 +419,7 @@ def run(
         node = books.node[task]
         touches = touch(touched, is_touched, touches, node)
         lacks = stage
-        if rules.generation and not view.training[task]:
+        if generation_of(rules) and not view.training[task]:
             lacks = arrive(view, truth, books, batches, rules, first_item, phase, stage, now)
             if lacks == NONE:
                 continue

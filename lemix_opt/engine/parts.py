@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lemix_opt.engine.books import ONE_F_ONE_B, Books, Rules, Truth
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.plain import parts_of
 from lemix_opt.engine.queues import ITEM_SHIFT
 from lemix_opt.engine.view import View
 from lemix_opt.schedule import BACKWARD
@@ -12,7 +13,7 @@ from lemix_opt.schedule import BACKWARD
 @inlined
 def task_of(rules: Rules, item: int) -> int:
     """Return the task an item is a micro-batch of."""
-    return item if rules.micro_batches == 1 else item // rules.micro_batches
+    return item if parts_of(rules) == 1 else item // parts_of(rules)
 
 
 @inlined
@@ -26,8 +27,8 @@ def runs_on(books: Books, rules: Rules, task: int, gpu: int) -> bool:
 def shares_on(rules: Rules, stage: int) -> int:
     """Return how many micro-batches of a task a stage holds at most; see `Instance.shares`."""
     if rules.pipeline == ONE_F_ONE_B:
-        return min(rules.micro_batches, rules.stages - stage)
-    return rules.micro_batches
+        return min(parts_of(rules), rules.stages - stage)
+    return parts_of(rules)
 
 
 @inlined
@@ -67,7 +68,7 @@ def end_part(
 
     A backward frees a share as soon as fewer micro-batches are left than shares are reserved.
     """
-    parts = rules.micro_batches
+    parts = parts_of(rules)
     at = task * rules.stages + stage
     if phase != BACKWARD:
         return bool(books.begun_parts[at] == parts)

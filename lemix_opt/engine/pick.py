@@ -16,6 +16,7 @@ from lemix_opt.engine.books import (
 )
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import may_follow, task_of
+from lemix_opt.engine.plain import generation_of, offloads_of, parts_of, timed_of
 from lemix_opt.engine.reserve import fits_before_backwards
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import SLACK_BYTES, may_go, memory_allows
@@ -29,7 +30,7 @@ SEARCH = -2
 def begun_here(view: View, books: Books, rules: Rules, item: int, stage: int) -> bool:
     """Whether another micro-batch of an item's task has begun on a stage."""
     task = task_of(rules, item)
-    if rules.micro_batches == 1 or not view.training[task]:
+    if parts_of(rules) == 1 or not view.training[task]:
         return False
     return bool(books.begun_parts[task * rules.stages + stage] > 0)
 
@@ -52,7 +53,7 @@ def may_start(
     held = truth.held_bytes[view.node_class[node], task, stage]
     gpu = node * rules.stages + stage
     fits = bool(books.used_bytes[gpu] + held <= view.capacity_bytes[node, stage] + SLACK_BYTES)
-    return may_go(books, rules, item, fits, now_s) if rules.timed else fits
+    return may_go(books, rules, item, fits, now_s) if timed_of(rules) else fits
 
 
 @inlined
@@ -62,9 +63,9 @@ def waiting_iteration(books: Books, rules: Rules, node: int, stage: int) -> int:
     It passes forwards that wait for memory, since it is what frees memory, and keeps no order with
     others under ``fifo``.
     """
-    if rules.generation == 0:
+    if generation_of(rules) == 0:
         return NONE
-    item = (rules.tasks + node) * rules.micro_batches
+    item = (rules.tasks + node) * parts_of(rules)
     return item if books.place[item] == stage and isnan(books.begun_s[item]) else NONE
 
 
@@ -81,10 +82,10 @@ def next_forward(
             item = books.due[gpu]
             if item == NONE or books.place[item] != stage or not isnan(books.begun_s[item]):
                 return iteration
-        elif rules.micro_batches > 1 and books.turn_last[node] != NONE:
+        elif parts_of(rules) > 1 and books.turn_last[node] != NONE:
             # In one order of items, a task among another one's micro-batches could wait for good.
             last = books.turn_last[node]
-            if view.training[task_of(rules, last)] and (last + 1) % rules.micro_batches:
+            if view.training[task_of(rules, last)] and (last + 1) % parts_of(rules):
                 item = last + 1
         if item != NONE:
             if stage > 0 and iteration != NONE and books.ready_s[iteration] < books.ready_s[item]:
@@ -101,7 +102,7 @@ def next_forward(
         if passes and may_start(view, truth, books, rules, item, node, stage, now_s):
             return item
         if rules.one_order or rules.order == ORDER_FIFO:
-            if rules.micro_batches == 1:
+            if parts_of(rules) == 1:
                 return iteration
             # Micro-batches that hold their memory pass what waits for memory: they free it.
             held_up = True
@@ -118,7 +119,7 @@ def next_backward(
     One whose activations are away needs their memory, and is passed by others until it is free.
     """
     item = books.head[BACKWARD, node * rules.stages + stage]
-    if rules.offloads:
+    if offloads_of(rules):
         while item != NONE and books.away[item * rules.stages + stage]:
             fits = memory_allows(view, truth, books, rules, item)
             if may_go(books, rules, item, fits, now_s):

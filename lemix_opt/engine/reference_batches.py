@@ -23,6 +23,7 @@ from lemix_opt.engine.iterations import (
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import task_of
 from lemix_opt.engine.pick import SEARCH, next_forward
+from lemix_opt.engine.plain import generation_of, parts_of
 from lemix_opt.engine.queues import (
     RANK_ARRIVE,
     insert,
@@ -92,7 +93,7 @@ def gather(
         if batches.running[node] < batches.cap:
             add(batches, node, task)
         else:
-            item = task * rules.micro_batches
+            item = task * parts_of(rules)
             insert(books, FORWARD, node * rules.stages, item, rules.order == ORDER_TASK_ID)
     if batches.stance[node] == GATHERS and fill(view, truth, books, batches, rules, node, now_s):
         batches.stance[node] = FORMED
@@ -102,7 +103,7 @@ def gather(
         batches.counts[node, PAIRS] = rows * length * length
         begin_iteration(view, books, batches, rules, node, now_s)
     if batches.stance[node] == FORMED:
-        return (rules.tasks + node) * rules.micro_batches
+        return (rules.tasks + node) * parts_of(rules)
     return NONE
 
 
@@ -173,7 +174,7 @@ def end_iteration(
     now_s: float,
 ) -> int:
     """End a node's iteration by the rule in force; return how many requests are done."""
-    if rules.generation == REFERENCE:
+    if generation_of(rules) == REFERENCE:
         return close_reference(view, shown, books, batches, rules, observe, state, node, now_s)
     return close(view, shown, truth, books, batches, rules, observe, state, node, now_s)
 
@@ -188,7 +189,7 @@ def push_alarm(
     alarm_s = batches.alarm_s[node]
     batches.alarm_s[node] = inf
     books.hops[node] += 1
-    item = (rules.tasks + node) * rules.micro_batches
+    item = (rules.tasks + node) * parts_of(rules)
     return push(times, keys, size, alarm_s, operation_key(RANK_ARRIVE, item, UPDATE, 0))
 
 
@@ -216,7 +217,7 @@ def arrive(
     # An alarm has done enough when its node is looked at.
     if phase == UPDATE:
         return NONE
-    if task >= rules.tasks or rules.generation == REFERENCE:
+    if task >= rules.tasks or generation_of(rules) == REFERENCE:
         queue_up(books, rules, item, node, phase, stage, now_s)
         return NONE
     lacks = stage_too_small(view, truth, batches, rules, task, node)

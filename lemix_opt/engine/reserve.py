@@ -7,6 +7,7 @@ from math import inf, isnan
 from lemix_opt.engine.books import GPIPE, ORDER_RESERVE, Books, Rules
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import runs_on, task_of
+from lemix_opt.engine.plain import parts_of
 from lemix_opt.engine.view import View
 
 SLACK_S = 1e-9
@@ -21,7 +22,7 @@ def all_forwards_end_s(
 
     Its micro-batches follow each other on every stage; nothing else delays them.
     """
-    stages, parts = rules.stages, rules.micro_batches
+    stages, parts = rules.stages, parts_of(rules)
     kind = view.node_class[node]
     clock_s = books.clock_s
     for s in range(stages):
@@ -52,7 +53,7 @@ def owed_at_s(
     stages = rules.stages
     kind = view.node_class[node]
     task = task_of(rules, item)
-    share = rules.micro_batches
+    share = parts_of(rules)
     backwards = books.place[item] >= stages
     at = books.place[item] - stages if backwards else books.place[item]
     if not backwards and share > 1 and rules.pipeline == GPIPE:
@@ -92,7 +93,7 @@ def fits_before_backwards(
     if books.owes[gpu] == 0:
         return True
     task = task_of(rules, item)
-    share = rules.micro_batches if view.training[task] else 1
+    share = parts_of(rules) if view.training[task] else 1
     end_s = now_s + view.forward_s[view.node_class[node], task, stage] / share
     for k in range(books.owes[gpu]):
         ready_s = owed_at_s(view, books, rules, books.owed[gpu, k], node, stage, now_s)

@@ -204,7 +204,7 @@ class _Run:
             numbers,
             self.talk,
         )
-        self.loop = kernel()(*self.arguments)
+        self.loop = kernel(rules.beyond is None)(*self.arguments)
 
     def act_on(self, told: int) -> None:
         """Note a drop, or raise what the kernel found wrong with an answer."""

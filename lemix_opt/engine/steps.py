@@ -11,6 +11,7 @@ from lemix_opt.engine.codes import SEES_START
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.parts import free_all, runs_on, task_of
 from lemix_opt.engine.pick import SEARCH, pick
+from lemix_opt.engine.plain import generation_of, offloads_of, parts_of, sync_every_of, threshold_of
 from lemix_opt.engine.queues import (
     RANK_DECIDE,
     operation_key,
@@ -32,11 +33,11 @@ def row_of(books: Books, rules: Rules, view: View, item: int, phase: int, stage:
     if not view.training[task]:
         return books.row[task] + stage
     if phase >= SYNC:
-        moves = 2 * rules.stages * rules.offloads
+        moves = 2 * rules.stages * offloads_of(rules)
         if phase == SYNC:
             return books.row[task + 1] - 1 - moves
         return books.row[task + 1] - moves + (phase - OFFLOAD) * rules.stages + stage
-    parts = rules.micro_batches
+    parts = parts_of(rules)
     part = item - task * parts
     if phase == UPDATE:
         return books.row[task] + 2 * rules.stages * parts + stage
@@ -115,7 +116,7 @@ def free(
 @inlined
 def fits_alone(view: View, truth: Truth, rules: Rules, task: int, node: int, stage: int) -> bool:
     """Whether a task's forward fits on an otherwise empty GPU; a threshold does not ask this."""
-    if rules.threshold:
+    if threshold_of(rules):
         return True
     held = truth.held_bytes[view.node_class[node], task, stage]
     room_bytes = view.capacity_bytes[node, stage] - truth.resident_bytes[node, stage]
@@ -127,7 +128,7 @@ def drop_parts(
     view: View, truth: Truth, books: Books, rules: Rules, task: int, node: int, stage: int
 ) -> None:
     """Take a task out whose first forward on a stage fits nowhere, with all its micro-batches."""
-    parts = rules.micro_batches
+    parts = parts_of(rules)
     for item in range(task * parts, task * parts + parts):
         if stage > 0 and isnan(books.begun_s[item]):
             remove(books, FORWARD, node * rules.stages + books.place[item], item)
@@ -145,7 +146,9 @@ def waits_for(books: Books, rules: Rules, node: int, stage: int) -> bool:
     gpu = node * rules.stages + stage
     if books.head[FORWARD, gpu] != NONE or books.head[BACKWARD, gpu] != NONE:
         return True
-    return bool(rules.sync_every and stage == rules.stages - 1 and books.sync_task[node] != NONE)
+    return bool(
+        sync_every_of(rules) and stage == rules.stages - 1 and books.sync_task[node] != NONE
+    )
 
 
 @inlined
@@ -157,7 +160,7 @@ def send_weights(
     stage = rules.stages - 1
     gpu = node * rules.stages + stage
     end_s = now_s + truth.sync_s[node]
-    item = task * rules.micro_batches
+    item = task * parts_of(rules)
     row = row_of(books, rules, view, item, SYNC, stage)
     books.start_s[row] = now_s
     books.end_s[row] = end_s
@@ -185,7 +188,7 @@ def begin(
     now_s: float,
 ) -> None:
     """Start a queued operation on a GPU, in a slot of the tree of ends."""
-    stages, parts = rules.stages, rules.micro_batches
+    stages, parts = rules.stages, parts_of(rules)
     gpu = node * stages + stage
     task = task_of(rules, item)
     trains = view.training[task]
@@ -216,7 +219,7 @@ def begin(
     books.place[item] = phase * stages + stage
     books.begun_s[item] = now_s
     if phase == FORWARD:
-        if trains and (rules.order == ORDER_RESERVE or rules.offloads):
+        if trains and (rules.order == ORDER_RESERVE or offloads_of(rules)):
             books.owed[gpu, books.owes[gpu]] = item
             books.owes[gpu] += 1
         if first:
@@ -233,7 +236,7 @@ def begin(
                 for s in range(1, stages):
                     if books.due[node * stages + s] == NONE:
                         books.due[node * stages + s] = item
-    elif rules.order == ORDER_RESERVE or rules.offloads:
+    elif rules.order == ORDER_RESERVE or offloads_of(rules):
         settle(books, gpu, item)
     row = row_of(books, rules, view, item, phase, stage)
     books.start_s[row] = now_s
@@ -267,20 +270,23 @@ def dispatch(
     now_s: float,
 ) -> None:
     """Start on a node's GPUs what may start now."""
-    stages, parts = rules.stages, rules.micro_batches
+    stages = rules.stages
     # From the last stage down, so that what starts now counts in reservations. Micro-batches, and
     # requests that hold memory, may need a second round, in which one forward starts in spite of
     # them.
-    for step in range(2 * stages if parts > 1 or rules.generation else stages):
-        waived = step >= stages
-        if step == stages and not stands_still(books, rules, node):
-            return
-        stage = (2 * stages if waived else stages) - 1 - step
+    rounds = parts_of(rules) > 1 or generation_of(rules) > 0
+    stage, waived = stages, False
+    while True:
+        stage -= 1
+        if stage < 0:
+            if waived or not rounds or not stands_still(books, rules, node):
+                return
+            stage, waived = stages - 1, True
         gpu = node * stages + stage
-        gathers = stage == 0 and rules.generation == REFERENCE
+        gathers = stage == 0 and generation_of(rules) == REFERENCE
         if not books.wants[gpu] and (books.running[gpu] or not gathers):
             continue
-        if rules.sync_every and stage == stages - 1 and books.sync_task[node] != NONE:
+        if sync_every_of(rules) and stage == stages - 1 and books.sync_task[node] != NONE:
             send_weights(view, truth, books, rules, node, now_s)
             continue
         given, chosen, again = SEARCH, NONE, True

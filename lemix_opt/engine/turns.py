@@ -10,6 +10,7 @@ from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.lanes import slow_down
 from lemix_opt.engine.offload import make_room, move
 from lemix_opt.engine.pick import SEARCH, next_forward, pick
+from lemix_opt.engine.plain import offloads_of, sync_every_of, threads_of, threshold_of
 from lemix_opt.engine.steps import begin, send_weights
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import begin_wait, fail, fits_gpu, memory_allows, push_looks
@@ -28,7 +29,7 @@ def next_turn(
     now_s: float,
 ) -> int:
     """Return whose turn it is in a lane: 2·item + phase, or NONE."""
-    if not rules.threads:
+    if not threads_of(rules):
         return pick(view, truth, books, rules, node, stage, now_s, False, SEARCH)
     if lane == 1:
         backward = books.head[BACKWARD, node * rules.stages + stage]
@@ -76,17 +77,17 @@ def take_turns(
     stages = rules.stages
     for stage in range(stages - 1, -1, -1):
         gpu = node * stages + stage
-        for lane in range(1 + rules.threads):
+        for lane in range(1 + threads_of(rules)):
             slot = gpu + lane * rules.nodes * stages
             if books.running[slot]:
                 continue
             item = books.taken[slot]
             worker = lane == 0 and stage == stages - 1
-            if item == NONE or rules.threshold:
-                if worker and rules.sync_every and books.sync_task[node] != NONE:
+            if item == NONE or threshold_of(rules):
+                if worker and sync_every_of(rules) and books.sync_task[node] != NONE:
                     send_weights(view, truth, books, rules, node, now_s)
                     continue
-                if rules.offloads and make_room(view, truth, books, rules, node, stage, now_s):
+                if offloads_of(rules) and make_room(view, truth, books, rules, node, stage, now_s):
                     continue
             if item == NONE:
                 chosen = next_turn(view, truth, books, rules, node, stage, lane, now_s)
@@ -94,13 +95,13 @@ def take_turns(
                 if chosen == NONE:
                     continue
                 item = chosen >> 1
-            if rules.threshold:
+            if threshold_of(rules):
                 goes = passes_threshold(view, truth, books, rules, item, slot, now_s)
                 size = push_looks(books, times, keys, size)
                 if not goes:
                     continue
             phase = FORWARD if books.place[item] < stages else BACKWARD
-            if rules.offloads:
+            if offloads_of(rules):
                 books.taken[slot] = NONE
                 if phase == BACKWARD and books.away[item * stages + stage]:
                     move(view, truth, books, rules, item, RELOAD, node, stage, now_s)
@@ -120,6 +121,6 @@ def take_turns(
                 phase,
                 now_s,
             )
-            if rules.threads:
+            if threads_of(rules):
                 slow_down(view, books, rules, slot, now_s)
     return size

@@ -7,6 +7,7 @@ from typing import Any
 
 from lemix_opt.engine.books import NONE, Books, Rules, Truth
 from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.plain import offloads_of, threads_of, threshold_of
 from lemix_opt.engine.queues import RANK_LOOK, operation_key, push, remove
 from lemix_opt.engine.view import View
 from lemix_opt.schedule import FORWARD
@@ -21,7 +22,7 @@ def memory_allows(view: View, truth: Truth, books: Books, rules: Rules, item: in
     node = books.node[item]
     stage = books.place[item] % rules.stages
     asked = books.used_bytes[node * rules.stages + stage]
-    if not rules.threshold:
+    if not threshold_of(rules):
         asked += truth.held_bytes[view.node_class[node], item, stage]
     return bool(asked <= view.capacity_bytes[node, stage] + SLACK_BYTES)
 
@@ -52,7 +53,7 @@ def may_go(books: Books, rules: Rules, item: int, fits: bool, now_s: float) -> b
 
     Where looks have their own times, one that waits has to wait for them.
     """
-    if rules.threshold:
+    if threshold_of(rules):
         return True
     waits = not isnan(books.deadline_s[item])
     if waits and rules.poll_s > 0:
@@ -89,7 +90,7 @@ def fail(books: Books, rules: Rules, item: int) -> None:
     phase, stage = place // rules.stages, place % rules.stages
     gpu = books.node[item] * rules.stages + stage
     remove(books, phase, gpu, item)
-    slot = gpu if phase == FORWARD or not rules.threads else gpu + rules.nodes * rules.stages
+    slot = gpu if phase == FORWARD or not threads_of(rules) else gpu + rules.nodes * rules.stages
     if books.taken[slot] == item:
         books.taken[slot] = NONE
     books.deadline_s[item] = nan
@@ -124,7 +125,7 @@ def look(
     if memory_allows(view, truth, books, rules, item):
         books.deadline_s[item] = nan
     elif now_s >= books.deadline_s[item]:
-        if rules.offloads:
+        if offloads_of(rules):
             books.look_s[item] = inf
             books.overdue[books.node[item] * rules.stages + books.place[item] % rules.stages] = 1
         else:
