@@ -31,9 +31,9 @@ NONE = -1
 class Truth(NamedTuple):
     """Costs that really happen, by node class; resident bytes by node and stage.
 
-    `held_bytes` is the most a task holds at once (`Instance.peak_bytes`), `update_s` all of the
-    update operation (`Costs.closing_s`). `sync_s` holds the seconds of a weight synchronisation by
-    sending node, 0 where none is sent.
+    Seconds are those of one micro-batch. `held_bytes` is the most a task holds at once
+    (`Instance.peak_bytes`), `update_s` all of the update operation (`Costs.closing_s`). `sync_s`
+    holds the seconds of a weight synchronisation by sending node, 0 where none is sent.
     """
 
     forward_s: npt.NDArray[np.float64]
@@ -219,9 +219,13 @@ STATE_T = types.Array(_F8, 1, "C")
 
 def truth_of(instance: Instance, costs: Costs) -> Truth:
     """Return the columns of what really happens."""
+    forward_s, backward_s = costs.forward_s, costs.backward_s
+    if instance.micro_batches > 1:
+        parts = np.where(instance.workload.is_training, instance.micro_batches, 1)[:, None]
+        forward_s, backward_s = forward_s / parts, backward_s / parts
     return Truth(
-        fixed(costs.forward_s, np.float64),
-        fixed(costs.backward_s, np.float64),
+        fixed(forward_s, np.float64),
+        fixed(backward_s, np.float64),
         fixed(instance.peak_bytes(costs), np.float64),
         fixed(costs.hop_s, np.float64),
         fixed(costs.closing_s, np.float64),

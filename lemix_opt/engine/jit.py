@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core import config
+from llvmlite import ir
+from numba.core import cgutils, config
+from numba.extending import intrinsic
 from platformdirs import user_cache_path
 
 CACHE_FOLDER_VARIABLE = "LEMIX_CACHE"
@@ -30,6 +32,26 @@ def inlined(function: F) -> F:
         return function
     helper: F = numba.njit(forceinline=True, **OPTIONS)(function)
     return helper
+
+
+def _assume_index(typing_context: Any, number: Any) -> Any:
+    def lower(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        assume = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [ir.IntType(1)]), "llvm.assume"
+        )
+        zero = context.get_constant(number, 0)
+        builder.call(assume, [builder.icmp_signed(">=", arguments[0], zero)])
+        return arguments[0]
+
+    return number(number), lower
+
+
+def _index(number: int) -> int:
+    return int(number)
+
+
+# A promise that an index is not negative, so that none is looked for from an array's end.
+index: Callable[[int], int] = _index if config.DISABLE_JIT else intrinsic(_assume_index)
 
 
 def _sources(function: Callable[..., Any]) -> list[Path]:

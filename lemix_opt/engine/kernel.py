@@ -40,7 +40,7 @@ from lemix_opt.engine.codes import (
     TOLD_ITERATIONS,
 )
 from lemix_opt.engine.iterations import form
-from lemix_opt.engine.jit import compiled
+from lemix_opt.engine.jit import compiled, index
 from lemix_opt.engine.lanes import slow_down, speed_up
 from lemix_opt.engine.offload import end_move, has_left
 from lemix_opt.engine.parts import end_part, task_of
@@ -163,9 +163,9 @@ def run(
             yield TOLD_FULL
         # Tasks that did not get their memory.
         for at in range(1, fails + 1):
-            item = books.failed[at]
-            task = task_of(rules, item)
-            node = books.node[task]
+            item = index(books.failed[at])
+            task = index(task_of(rules, item))
+            node = index(books.node[task])
             place = int(books.place[item])
             phase, stage = place // S, place % S
             touches = touch(touched, is_touched, touches, node)
@@ -199,7 +199,7 @@ def run(
         if size and times[0] < next_s:
             next_s, rank = times[0], keys[0] >> RANK_SHIFT
         if coming < arrivals.size:
-            task = arrivals[coming]
+            task = index(arrivals[coming])
             release = view.release_s[task]
             if release < next_s or (
                 release == next_s
@@ -211,7 +211,7 @@ def run(
                 next_s, rank, own = release, RANK_DECIDE, True
         if touches and next_s > now:
             for at in range(touches):
-                node = touched[at]
+                node = index(touched[at])
                 is_touched[node] = 0
                 if timed_of(rules) or threads_of(rules):
                     size = take_turns(
@@ -233,14 +233,14 @@ def run(
 
         if rank == RANK_END:
             for number in range(take_ends(books, now)):
-                slot = books.ending[number]
+                slot = index(books.ending[number])
                 gpu = slot % (N * S) if threads_of(rules) else slot
                 key = books.gpu_key[slot]
                 item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
                 phase = (key >> PHASE_SHIFT) & 7
                 stage = key & 0x3FFF
-                task = task_of(rules, item)
-                node = books.node[task]
+                task = index(task_of(rules, item))
+                node = index(books.node[task])
                 kind = view.node_class[node]
                 trains = view.training[task]
                 books.running[slot] = 0
@@ -303,7 +303,7 @@ def run(
                     books.running[slot] = 1
                     books.wants[gpu] = 0
                     end = now + truth.update_s[kind, stage]
-                    row = row_of(books, rules, view, item, UPDATE, stage)
+                    row = index(row_of(books, rules, view, item, UPDATE, stage))
                     books.start_s[row] = now
                     books.end_s[row] = end
                     set_end(books, slot, end, operation_key(0, item, UPDATE, stage))
@@ -331,7 +331,7 @@ def run(
                             trained += 1
                             if trained % sync_every_of(rules) == 0:
                                 books.sync_task[node] = task
-                                last_gpu = node * S + last_stage
+                                last_gpu = index(node * S + last_stage)
                                 books.wants[last_gpu] = books.running[last_gpu] == 0
                     else:
                         done = end_iteration(
@@ -363,13 +363,13 @@ def run(
             item = (key >> ITEM_SHIFT) & 0xFFFFFFFF
             phase = (key >> PHASE_SHIFT) & 7
             stage = key & 0x3FFF
-            task = task_of(rules, item)
+            task = index(task_of(rules, item))
             books.hops[books.node[task]] -= 1
             first_item, last_item = item, item
         else:
             if own:
                 coming += 1
-                task = arrivals[coming - 1]
+                task = index(arrivals[coming - 1])
                 books.release_s[task] = now
             else:
                 key = keys[0]
@@ -416,7 +416,7 @@ def run(
         # An arrival at a GPU's queue, from a hop or by placement.
         if books.end_state[task] == DROPPED:
             continue
-        node = books.node[task]
+        node = index(books.node[task])
         touches = touch(touched, is_touched, touches, node)
         lacks = stage
         if generation_of(rules) and not view.training[task]:

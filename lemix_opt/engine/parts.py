@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lemix_opt.engine.books import ONE_F_ONE_B, Books, Rules, Truth
-from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.plain import parts_of
 from lemix_opt.engine.queues import ITEM_SHIFT
 from lemix_opt.engine.view import View
@@ -44,7 +44,7 @@ def may_follow(books: Books, rules: Rules, at: int, stage: int) -> bool:
 @inlined
 def free_all(truth: Truth, books: Books, rules: Rules, node: int, stage: int, held: float) -> None:
     """Give back `held` bytes, the last ones a task holds on a GPU."""
-    gpu = node * rules.stages + stage
+    gpu = index(node * rules.stages + stage)
     books.holders[gpu] -= 1
     if books.holders[gpu] == 0:
         # Sums of floats drift; an empty GPU holds exactly what is resident.

@@ -14,7 +14,7 @@ from lemix_opt.engine.books import (
     Rules,
     Truth,
 )
-from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.parts import may_follow, task_of
 from lemix_opt.engine.plain import generation_of, offloads_of, parts_of, timed_of
 from lemix_opt.engine.reserve import fits_before_backwards
@@ -29,7 +29,7 @@ SEARCH = -2
 @inlined
 def begun_here(view: View, books: Books, rules: Rules, item: int, stage: int) -> bool:
     """Whether another micro-batch of an item's task has begun on a stage."""
-    task = task_of(rules, item)
+    task = index(task_of(rules, item))
     if parts_of(rules) == 1 or not view.training[task]:
         return False
     return bool(books.begun_parts[task * rules.stages + stage] > 0)
@@ -47,11 +47,11 @@ def may_start(
     now_s: float,
 ) -> bool:
     """Whether an item's forward can take its memory beside what is held now."""
-    task = task_of(rules, item)
+    task = index(task_of(rules, item))
     if begun_here(view, books, rules, item, stage):
         return may_follow(books, rules, task * rules.stages + stage, stage)
     held = truth.held_bytes[view.node_class[node], task, stage]
-    gpu = node * rules.stages + stage
+    gpu = index(node * rules.stages + stage)
     fits = bool(books.used_bytes[gpu] + held <= view.capacity_bytes[node, stage] + SLACK_BYTES)
     return may_go(books, rules, item, fits, now_s) if timed_of(rules) else fits
 
@@ -65,7 +65,7 @@ def waiting_iteration(books: Books, rules: Rules, node: int, stage: int) -> int:
     """
     if generation_of(rules) == 0:
         return NONE
-    item = (rules.tasks + node) * parts_of(rules)
+    item = index((rules.tasks + node) * parts_of(rules))
     return item if books.place[item] == stage and isnan(books.begun_s[item]) else NONE
 
 
@@ -74,7 +74,7 @@ def next_forward(
     view: View, truth: Truth, books: Books, rules: Rules, node: int, stage: int, now_s: float
 ) -> int:
     """Return the item whose forward may start on a GPU by order and memory, or NONE."""
-    gpu = node * rules.stages + stage
+    gpu = index(node * rules.stages + stage)
     iteration = waiting_iteration(books, rules, node, stage)
     if rules.one_order:
         item = NONE
@@ -98,6 +98,7 @@ def next_forward(
     item = books.head[FORWARD, gpu]
     held_up = False
     while item != NONE:
+        item = index(item)
         passes = not held_up or begun_here(view, books, rules, item, stage)
         if passes and may_start(view, truth, books, rules, item, node, stage, now_s):
             return item

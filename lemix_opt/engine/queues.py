@@ -6,7 +6,7 @@ from math import inf, nan
 from typing import Any
 
 from lemix_opt.engine.books import NONE, ORDER_TASK_ID, Books, Rules
-from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.jit import index, inlined
 
 # What falls on one moment, after the ends: arrivals after a hop, first decisions, repeated ones,
 # looks for memory.
@@ -33,21 +33,24 @@ def insert(books: Books, phase: int, gpu: int, item: int, by_id: bool) -> None:
             ahead = after[ahead]
             last = before[last]
     else:
-        while last != NONE and (
-            ready[last] > ready[item] or (ready[last] == ready[item] and last > item)
-        ):
+        while last != NONE:
+            last = index(last)
+            if ready[last] < ready[item] or (ready[last] == ready[item] and last < item):
+                break
             last = before[last]
-    follower = books.head[phase, gpu] if last == NONE else after[last]
     before[item] = last
-    after[item] = follower
     if last == NONE:
+        follower = books.head[phase, gpu]
         books.head[phase, gpu] = item
     else:
+        last = index(last)
+        follower = after[last]
         after[last] = item
+    after[item] = follower
     if follower == NONE:
         books.tail[phase, gpu] = item
     else:
-        before[follower] = item
+        before[index(follower)] = item
 
 
 @inlined
@@ -57,11 +60,11 @@ def remove(books: Books, phase: int, gpu: int, item: int) -> None:
     if ahead == NONE:
         books.head[phase, gpu] = follower
     else:
-        books.after[ahead] = follower
+        books.after[index(ahead)] = follower
     if follower == NONE:
         books.tail[phase, gpu] = ahead
     else:
-        books.before[follower] = ahead
+        books.before[index(follower)] = ahead
 
 
 @inlined
@@ -72,7 +75,7 @@ def queue_up(
     books.place[item] = phase * rules.stages + stage
     books.begun_s[item] = nan
     books.ready_s[item] = now_s
-    gpu = node * rules.stages + stage
+    gpu = index(node * rules.stages + stage)
     insert(books, phase, gpu, item, rules.order == ORDER_TASK_ID)
     books.wants[gpu] = books.running[gpu] == 0
 
@@ -96,8 +99,9 @@ def set_end(books: Books, gpu: int, end_s: float, key: int) -> None:
     at = gpu + ends.size
     winner = gpu
     while at > 1:
+        at = index(at)
         # What won so far stays in registers; only its rival is read.
-        rival = tree[at ^ 1]
+        rival = index(tree[at ^ 1])
         rival_s = ends[rival]
         winner = rival if rival_s < end_s else winner
         end_s = rival_s if rival_s < end_s else end_s
@@ -110,7 +114,7 @@ def take_ends(books: Books, now_s: float) -> int:
     """List the GPUs whose operations end now, by task, phase and stage; return their number."""
     count = 0
     while books.gpu_end_s[books.first_end[1]] == now_s:
-        gpu = books.first_end[1]
+        gpu = index(books.first_end[1])
         set_end(books, gpu, inf, books.gpu_key[gpu])
         at = count
         while at > 0 and books.gpu_key[books.ending[at - 1]] > books.gpu_key[gpu]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, isnan
 
 from lemix_opt.engine.books import GPIPE, ORDER_RESERVE, Books, Rules
-from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.parts import runs_on, task_of
 from lemix_opt.engine.plain import parts_of
 from lemix_opt.engine.view import View
@@ -52,7 +52,7 @@ def owed_at_s(
     """Predict when an item's backward on a GPU becomes ready if nothing delays it."""
     stages = rules.stages
     kind = view.node_class[node]
-    task = task_of(rules, item)
+    task = index(task_of(rules, item))
     share = parts_of(rules)
     backwards = books.place[item] >= stages
     at = books.place[item] - stages if backwards else books.place[item]
@@ -89,10 +89,10 @@ def fits_before_backwards(
     view: View, books: Books, rules: Rules, item: int, node: int, stage: int, now_s: float
 ) -> bool:
     """Whether a forward ends before the next backward owed on its GPU becomes ready."""
-    gpu = node * rules.stages + stage
+    gpu = index(node * rules.stages + stage)
     if books.owes[gpu] == 0:
         return True
-    task = task_of(rules, item)
+    task = index(task_of(rules, item))
     share = parts_of(rules) if view.training[task] else 1
     end_s = now_s + view.forward_s[view.node_class[node], task, stage] / share
     for k in range(books.owes[gpu]):

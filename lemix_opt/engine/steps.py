@@ -8,7 +8,7 @@ from typing import Any
 from lemix_opt.engine.batches import REFERENCE, Batches
 from lemix_opt.engine.books import NONE, ORDER_RESERVE, Books, Rules, Truth
 from lemix_opt.engine.codes import SEES_START
-from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.parts import free_all, runs_on, task_of
 from lemix_opt.engine.pick import SEARCH, pick
 from lemix_opt.engine.plain import generation_of, offloads_of, parts_of, sync_every_of, threshold_of
@@ -29,7 +29,7 @@ from lemix_opt.schedule import BACKWARD, FORWARD, OFFLOAD, SYNC, UPDATE
 @inlined
 def row_of(books: Books, rules: Rules, view: View, item: int, phase: int, stage: int) -> int:
     """Return the row of an operation in the canonical order of its task."""
-    task = task_of(rules, item)
+    task = index(task_of(rules, item))
     if not view.training[task]:
         return books.row[task] + stage
     if phase >= SYNC:
@@ -58,7 +58,7 @@ def settle(books: Books, gpu: int, item: int) -> None:
 def forget(books: Books, rules: Rules, item: int, node: int) -> None:
     """Take a dropped item out of all that waits for it."""
     for stage in range(rules.stages):
-        gpu = node * rules.stages + stage
+        gpu = index(node * rules.stages + stage)
         settle(books, gpu, item)
         if rules.one_order and books.due[gpu] == item:
             books.due[gpu] = books.turn_after[item]
@@ -134,7 +134,7 @@ def drop_parts(
             remove(books, FORWARD, node * rules.stages + books.place[item], item)
         forget(books, rules, item, node)
     for s in range(stage):
-        gpu = node * rules.stages + s
+        gpu = index(node * rules.stages + s)
         # A forward that runs keeps its memory until it ends.
         if not runs_on(books, rules, task, gpu):
             free(view, truth, books, rules, task, node, s)
@@ -143,7 +143,7 @@ def drop_parts(
 @inlined
 def waits_for(books: Books, rules: Rules, node: int, stage: int) -> bool:
     """Whether anything waits for a GPU."""
-    gpu = node * rules.stages + stage
+    gpu = index(node * rules.stages + stage)
     if books.head[FORWARD, gpu] != NONE or books.head[BACKWARD, gpu] != NONE:
         return True
     return bool(
@@ -156,12 +156,12 @@ def send_weights(
     view: View, truth: Truth, books: Books, rules: Rules, node: int, now_s: float
 ) -> None:
     """Begin the synchronisation that waits for a node's last stage; policies do not see it."""
-    task = books.sync_task[node]
+    task = index(books.sync_task[node])
     stage = rules.stages - 1
-    gpu = node * rules.stages + stage
+    gpu = index(node * rules.stages + stage)
     end_s = now_s + truth.sync_s[node]
-    item = task * parts_of(rules)
-    row = row_of(books, rules, view, item, SYNC, stage)
+    item = index(task * parts_of(rules))
+    row = index(row_of(books, rules, view, item, SYNC, stage))
     books.start_s[row] = now_s
     books.end_s[row] = end_s
     books.sync_task[node] = NONE
@@ -189,16 +189,14 @@ def begin(
 ) -> None:
     """Start a queued operation on a GPU, in a slot of the tree of ends."""
     stages, parts = rules.stages, parts_of(rules)
-    gpu = node * stages + stage
-    task = task_of(rules, item)
+    gpu = index(node * stages + stage)
+    task = index(task_of(rules, item))
     trains = view.training[task]
     kind = view.node_class[node]
     if phase == FORWARD:
         seconds = truth.forward_s[kind, task, stage]
     else:
         seconds = truth.backward_s[kind, task, stage]
-    if trains and parts > 1:
-        seconds /= parts
     end = now_s + seconds
     first, last = True, True
     if trains and parts > 1:
@@ -238,7 +236,7 @@ def begin(
                         books.due[node * stages + s] = item
     elif rules.order == ORDER_RESERVE or offloads_of(rules):
         settle(books, gpu, item)
-    row = row_of(books, rules, view, item, phase, stage)
+    row = index(row_of(books, rules, view, item, phase, stage))
     books.start_s[row] = now_s
     books.end_s[row] = end
     set_end(books, slot, end, operation_key(0, item, phase, stage))
@@ -282,7 +280,7 @@ def dispatch(
             if waived or not rounds or not stands_still(books, rules, node):
                 return
             stage, waived = stages - 1, True
-        gpu = node * stages + stage
+        gpu = index(node * stages + stage)
         gathers = stage == 0 and generation_of(rules) == REFERENCE
         if not books.wants[gpu] and (books.running[gpu] or not gathers):
             continue
