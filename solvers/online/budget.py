@@ -82,7 +82,7 @@ class Budget(CompiledPolicy):
 
     def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
         """Return the forecast of an idle cluster and the parameters."""
-        state = fresh(instance.cluster.nodes, instance.cluster.stages, instance.tasks)
+        state = fresh(instance)
         expect(state, instance, self.slo_units, self.window)
         state[SHARE] = self.share
         return state
@@ -93,7 +93,7 @@ class Budget(CompiledPolicy):
         nodes, stages = view.memory_bytes.shape
         best, earliest = -1, inf
         for node in range(nodes):
-            if not fits(view, node, task):
+            if not fits(view, state, node, task):
                 continue
             predict(view, state, node, task, now_s)
             end = end_s(view, state, node)

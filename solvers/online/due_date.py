@@ -21,7 +21,7 @@ from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
-from solvers.online.forecast import END, OWN, end_s, fits, follow, fresh, gpu_at, predict
+from solvers.online.forecast import END, OWN, end_s, fits, follow, fresh, gpu_at, predict_forwards
 
 # Mean seconds that a placed task occupies a first stage, over how many tasks, and the first entry
 # of the queue: ranks by due date, then a Fenwick tree over ranks that counts the waiting.
@@ -83,7 +83,7 @@ class EarliestDueDate(CompiledPolicy):
     def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
         """Return the forecast of an idle cluster, ranks by due date and an empty queue."""
         work, tasks = instance.workload, instance.tasks
-        books = fresh(instance.cluster.nodes, instance.cluster.stages, tasks)
+        books = fresh(instance)
         unit = instance.slo_unit_s
         slo_s = inf if unit is None or np.isnan(unit) else self.slo_units * unit
         relative = np.where(np.isfinite(work.slo_s), work.slo_s, slo_s)
@@ -104,10 +104,10 @@ class EarliestDueDate(CompiledPolicy):
             return DEFER_TIME
         best, earliest, free, next_s = -1, inf, 0, inf
         for node in range(nodes):
-            if not fits(view, node, task):
+            if not fits(view, state, node, task):
                 continue
             best = max(best, 0)
-            predict(view, state, node, task, now_s)
+            predict_forwards(view, state, node, task, now_s)
             start = state[gpu_at(view, node, 0) + END]
             start -= view.forward_s[view.node_class[node], task, 0]
             if start <= now_s + NEARLY_NOW_S:

@@ -15,14 +15,15 @@ import numpy as np
 
 from lemix_opt.checks import FloatArray
 from lemix_opt.engine.codes import SEES_ASSIGN, SEES_DROP
-from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.view import View
+from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD
 
 HEADER = 32
 """Entries before the forecast; from `OWN` on they belong to the policy."""
-# 0 belongs to deferrals; `TAKEN` counts open tasks.
-TAKEN, OWN = 1, 2
+# 0 belongs to deferrals; `TAKEN` counts open tasks, `ALL_FIT` says that every task fits everywhere.
+TAKEN, ALL_FIT, OWN = 1, 2, 3
 # Columns per node; those from `NODE_OWN` on belong to the policy.
 LAST_RELEASE, OLDEST, YOUNGEST, NODE_OWN, NODE_COLUMNS = 0, 1, 2, 3, 6
 # Columns per GPU.
@@ -33,8 +34,9 @@ NOBODY = -1.0
 FIT_SLACK_BYTES = 1e-3
 
 
-def fresh(nodes: int, stages: int, tasks: int) -> FloatArray:
+def fresh(instance: Instance) -> FloatArray:
     """Return the forecast of an idle cluster, header included."""
+    nodes, stages, tasks = instance.cluster.nodes, instance.cluster.stages, instance.tasks
     width = SLOT_COLUMNS + 3 * stages
     first = HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * nodes * stages
     # Slots are written when they are taken; untouched pages cost nothing.
@@ -48,39 +50,46 @@ def fresh(nodes: int, stages: int, tasks: int) -> FloatArray:
     gpu[:, NEXT_OWED] = NOBODY
     numbers[first : first + tasks] = NOBODY
     numbers[first + tasks : first + 2 * tasks] = np.arange(tasks)
+    most = instance.peak_bytes(instance.costs).max(axis=1, initial=0.0)
+    room = instance.capacity_bytes - instance.resident_bytes
+    numbers[ALL_FIT] = np.all(most[instance.cluster.node_class] <= room + FIT_SLACK_BYTES)
     return numbers
 
 
 @inlined
 def node_at(node: int) -> int:
     """Return where a node's columns begin."""
-    return HEADER + NODE_COLUMNS * node
+    return index(HEADER + NODE_COLUMNS * node)
 
 
 @inlined
 def gpu_at(view: View, node: int, stage: int) -> int:
     """Return where a GPU's columns begin."""
     nodes, stages = view.memory_bytes.shape
-    return HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * (node * stages + stage)
+    return index(HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * (node * stages + stage))
 
 
 @inlined
 def tasks_at(view: View) -> int:
     """Return where the slots of tasks, then the free slots, are listed."""
     nodes, stages = view.memory_bytes.shape
-    return HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * nodes * stages
+    return index(HEADER + NODE_COLUMNS * nodes + GPU_COLUMNS * nodes * stages)
 
 
 @inlined
 def slot_at(view: View, slot: int) -> int:
     """Return where a slot's columns begin."""
     tasks = view.training.size
-    return tasks_at(view) + 2 * tasks + slot * (SLOT_COLUMNS + 3 * view.memory_bytes.shape[1])
+    return index(
+        tasks_at(view) + 2 * tasks + slot * (SLOT_COLUMNS + 3 * view.memory_bytes.shape[1])
+    )
 
 
 @inlined
-def fits(view: View, node: int, task: int) -> bool:
+def fits(view: View, state: Any, node: int, task: int) -> bool:
     """Whether a task fits alone on a node, as predicted."""
+    if state[ALL_FIT]:
+        return True
     kind = view.node_class[node]
     for s in range(view.memory_bytes.shape[1]):
         room = view.capacity_bytes[node, s] - view.resident_bytes[node, s]
@@ -90,19 +99,17 @@ def fits(view: View, node: int, task: int) -> bool:
 
 
 @inlined
-def predict(view: View, state: Any, node: int, task: int, now_s: float) -> float:
-    """Predict a task that is placed now; nothing but the node's scratch columns changes.
+def predict_forwards(view: View, state: Any, node: int, task: int, now_s: float) -> float:
+    """Predict the forwards of a task that is placed now; they change scratch columns only.
 
     A forward follows the previous forward of its stage; one that would reach into an earlier
     task's backward there waits until that has left the stage (the rule ``gpu_order="reserve"``).
-    Backwards follow each other in order of placement.
 
     Returns
     -------
     float
         Seconds stages wait for this task, after their previous forward and beside backwards,
-        summed over stages (LeMix's II). The predicted ends are in the columns ``END``, ``BEGIN``
-        and ``FINISH``.
+        summed over stages (LeMix's II). The predicted ends are in the column ``END``.
     """
     stages = view.memory_bytes.shape[1]
     kind = view.node_class[node]
@@ -133,20 +140,37 @@ def predict(view: View, state: Any, node: int, task: int, now_s: float) -> float
         ready = stop
         if s + 1 < stages:
             ready += view.hop_s[kind, task, s]
-    if view.training[task]:
-        youngest = int(state[node_at(node) + YOUNGEST])
-        moment = state[gpu_at(view, node, stages - 1) + END]
-        for s in range(stages - 1, -1, -1):
-            at = gpu_at(view, node, s)
-            if youngest >= 0:
-                before = state[slot_at(view, youngest) + SLOT_COLUMNS + 2 * stages + s]
-                moment = max(moment, before + state[at + DRIFT])
-            state[at + BEGIN] = moment
-            moment += view.backward_s[kind, task, s]
-            state[at + FINISH] = moment
-            if s:
-                moment += view.hop_s[kind, task, s - 1]
     return idleness
+
+
+@inlined
+def predict_backwards(view: View, state: Any, node: int, task: int) -> None:
+    """Predict the backwards behind forwards that were predicted last for this node.
+
+    Backwards follow each other in order of placement; ``BEGIN`` and ``FINISH`` hold their times.
+    """
+    stages = view.memory_bytes.shape[1]
+    kind = view.node_class[node]
+    youngest = int(state[node_at(node) + YOUNGEST])
+    moment = state[gpu_at(view, node, stages - 1) + END]
+    for s in range(stages - 1, -1, -1):
+        at = gpu_at(view, node, s)
+        if youngest >= 0:
+            before = state[slot_at(view, youngest) + SLOT_COLUMNS + 2 * stages + s]
+            moment = max(moment, before + state[at + DRIFT])
+        state[at + BEGIN] = moment
+        moment += view.backward_s[kind, task, s]
+        state[at + FINISH] = moment
+        if s:
+            moment += view.hop_s[kind, task, s - 1]
+
+
+@inlined
+def predict(view: View, state: Any, node: int, task: int, now_s: float) -> None:
+    """Predict all of a task that is placed now."""
+    predict_forwards(view, state, node, task, now_s)
+    if view.training[task]:
+        predict_backwards(view, state, node, task)
 
 
 @inlined
@@ -321,6 +345,7 @@ def follow(
     kind: int, time_s: float, task: int, node: int, phase: int, stage: int, view: View, state: Any
 ) -> None:
     """Take a placement, an end or a drop into the books."""
+    task, node = index(task), index(node)
     if kind == SEES_ASSIGN:
         predict(view, state, node, task, time_s)
         place(view, state, node, task, time_s)

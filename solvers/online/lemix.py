@@ -17,7 +17,7 @@ from lemix_opt.checks import FloatArray, choice, floats, whole
 from lemix_opt.engine.books import NONE
 from lemix_opt.engine.codes import SEES_ASSIGN
 from lemix_opt.engine.compiled import CompiledPolicy
-from lemix_opt.engine.jit import inlined
+from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
 from solvers.online.forecast import (
@@ -29,7 +29,8 @@ from solvers.online.forecast import (
     fresh,
     idle_from,
     node_at,
-    predict,
+    predict_backwards,
+    predict_forwards,
 )
 from solvers.online.requests import (
     FREE,
@@ -157,7 +158,7 @@ class Lemix(CompiledPolicy):
 
     def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
         """Return empty books and the parameters."""
-        state = fresh(instance.cluster.nodes, instance.cluster.stages, instance.tasks)
+        state = fresh(instance)
         expect(state, instance, self.slo_units, self.window)
         unit = instance.slo_unit_s
         state[READING] = READINGS.index(self.reading)
@@ -171,6 +172,7 @@ class Lemix(CompiledPolicy):
     @staticmethod
     def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Score the nodes the task fits on; choose the best one, or put training off."""
+        task = index(task)
         nodes, stages = view.memory_bytes.shape
         reading = int(state[READING])
         trains = view.training[task] == 1
@@ -180,9 +182,9 @@ class Lemix(CompiledPolicy):
         for node in range(nodes):
             if node == active and best != NONE and best_response <= wanted_s:
                 break
-            if not fits(view, node, task):
+            if not fits(view, state, node, task):
                 continue
-            idleness = predict(view, state, node, task, now_s)
+            idleness = predict_forwards(view, state, node, task, now_s)
             response = end_s(view, state, node) - now_s
             last = state[node_at(node) + LAST_RELEASE]
             if reading == CONSOLIDATE:
@@ -202,6 +204,7 @@ class Lemix(CompiledPolicy):
         idle_s = idle_from(view, state, best)
         if state[SEEN] == 0 or (state[OPEN] == 0 and idle_s <= now_s + NOISE_S):
             return best
+        predict_backwards(view, state, best, task)
         over_s = excess(view, state, best, task, now_s, state[SLACK])
         return best if over_s <= NOISE_S else put_off(state, now_s, min(idle_s, now_s + over_s))
 

@@ -12,7 +12,7 @@ from lemix_opt.checks import FloatArray, whole
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
-from solvers.online.forecast import OWN, end_s, fits, fresh, keep, predict
+from solvers.online.forecast import OWN, end_s, fits, fresh, keep, predict_forwards
 
 NODES_USED = OWN
 
@@ -41,7 +41,7 @@ class ShortestResponse(CompiledPolicy):
     def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
         """Return the forecast of an idle cluster."""
         nodes = instance.cluster.nodes
-        state = fresh(nodes, instance.cluster.stages, instance.tasks)
+        state = fresh(instance)
         state[NODES_USED] = nodes if self.nodes is None else min(nodes, self.nodes)
         return state
 
@@ -50,9 +50,9 @@ class ShortestResponse(CompiledPolicy):
         """Predict the task on every node it fits on and take the first to end."""
         best, earliest = 0, inf
         for node in range(int(state[NODES_USED])):
-            if not fits(view, node, task):
+            if not fits(view, state, node, task):
                 continue
-            predict(view, state, node, task, now_s)
+            predict_forwards(view, state, node, task, now_s)
             end = end_s(view, state, node)
             if end < earliest:
                 best, earliest = node, end
