@@ -77,12 +77,16 @@ def tasks_at(view: View) -> int:
 
 
 @inlined
+def slot_columns(view: View) -> int:
+    """Return how many columns a slot has."""
+    return SLOT_COLUMNS + 3 * view.memory_bytes.shape[1]
+
+
+@inlined
 def slot_at(view: View, slot: int) -> int:
     """Return where a slot's columns begin."""
     tasks = view.training.size
-    return index(
-        tasks_at(view) + 2 * tasks + slot * (SLOT_COLUMNS + 3 * view.memory_bytes.shape[1])
-    )
+    return index(tasks_at(view) + 2 * tasks + slot * slot_columns(view))
 
 
 @inlined
@@ -111,12 +115,14 @@ def predict_forwards(view: View, state: Any, node: int, task: int, now_s: float)
         Seconds stages wait for this task, after their previous forward and beside backwards,
         summed over stages (LeMix's II). The predicted ends are in the column ``END``.
     """
-    stages = view.memory_bytes.shape[1]
-    kind = view.node_class[node]
+    # What the view holds is read before the loop: each write to the state would have it read again.
+    forward_s, hop_s = view.forward_s, view.hop_s
+    stages, kind = forward_s.shape[2], index(view.node_class[node])
+    gpu, slots, width = gpu_at(view, node, 0), slot_at(view, 0), slot_columns(view)
     idleness, ready = 0.0, now_s
     for s in range(stages):
-        at = gpu_at(view, node, s)
-        seconds = view.forward_s[kind, task, s]
+        at = index(gpu + GPU_COLUMNS * s)
+        seconds = forward_s[kind, task, s]
         drift = state[at + DRIFT]
         last = state[at + FORWARD_END]
         free = now_s if isnan(last) else last + drift
@@ -125,7 +131,7 @@ def predict_forwards(view: View, state: Any, node: int, task: int, now_s: float)
         between = 0.0
         slot = int(state[at + NEXT_OWED])
         while slot >= 0:
-            owed = slot_at(view, slot)
+            owed = index(slots + width * slot)
             begin = state[owed + SLOT_COLUMNS + stages + s] + drift
             if stop <= begin:
                 break
@@ -139,7 +145,7 @@ def predict_forwards(view: View, state: Any, node: int, task: int, now_s: float)
         idleness += max(start - free - max(between, 0.0), 0.0)
         ready = stop
         if s + 1 < stages:
-            ready += view.hop_s[kind, task, s]
+            ready += hop_s[kind, task, s]
     return idleness
 
 
@@ -149,20 +155,21 @@ def predict_backwards(view: View, state: Any, node: int, task: int) -> None:
 
     Backwards follow each other in order of placement; ``BEGIN`` and ``FINISH`` hold their times.
     """
-    stages = view.memory_bytes.shape[1]
-    kind = view.node_class[node]
+    backward_s, hop_s = view.backward_s, view.hop_s
+    stages, kind = backward_s.shape[2], index(view.node_class[node])
+    gpu = gpu_at(view, node, 0)
     youngest = int(state[node_at(node) + YOUNGEST])
-    moment = state[gpu_at(view, node, stages - 1) + END]
+    last = slot_at(view, max(youngest, 0)) + SLOT_COLUMNS + 2 * stages
+    moment = state[gpu + GPU_COLUMNS * (stages - 1) + END]
     for s in range(stages - 1, -1, -1):
-        at = gpu_at(view, node, s)
+        at = index(gpu + GPU_COLUMNS * s)
         if youngest >= 0:
-            before = state[slot_at(view, youngest) + SLOT_COLUMNS + 2 * stages + s]
-            moment = max(moment, before + state[at + DRIFT])
+            moment = max(moment, state[last + s] + state[at + DRIFT])
         state[at + BEGIN] = moment
-        moment += view.backward_s[kind, task, s]
+        moment += backward_s[kind, task, s]
         state[at + FINISH] = moment
         if s:
-            moment += view.hop_s[kind, task, s - 1]
+            moment += hop_s[kind, task, s - 1]
 
 
 @inlined
@@ -211,10 +218,11 @@ def next_response(
     float
         Seconds until its last forward ends; hops are left out.
     """
-    stages = view.memory_bytes.shape[1]
-    ready = now_s
+    stages, ready = view.memory_bytes.shape[1], now_s
+    gpu, slots, width = gpu_at(view, node, 0), slot_at(view, 0), slot_columns(view)
+    trains = behind >= 0 and view.training[behind] == 1
     for s in range(stages):
-        at = gpu_at(view, node, s)
+        at = index(gpu + GPU_COLUMNS * s)
         drift = state[at + DRIFT]
         if behind >= 0:
             ready = max(ready, state[at + END])
@@ -222,17 +230,12 @@ def next_response(
             ready = max(ready, state[at + FORWARD_END] + drift)
         slot = int(state[at + NEXT_OWED])
         while slot >= 0:
-            owed = slot_at(view, slot)
+            owed = index(slots + width * slot)
             if ready + seconds <= state[owed + SLOT_COLUMNS + stages + s] + drift:
                 break
             ready = max(ready, state[owed + SLOT_COLUMNS + 2 * stages + s] + drift)
             slot = int(state[owed + BEHIND])
-        if (
-            slot < 0
-            and behind >= 0
-            and view.training[behind]
-            and ready + seconds > state[at + BEGIN]
-        ):
+        if slot < 0 and trains and ready + seconds > state[at + BEGIN]:
             ready = max(ready, state[at + FINISH])
         ready += seconds
     return ready - now_s
