@@ -18,7 +18,7 @@ from lemix_opt.engine.codes import (
     EVENTS,
 )
 from lemix_opt.engine.jit import compiled
-from lemix_opt.engine.kernel import DECIDE_T, OBSERVE_T
+from lemix_opt.engine.signatures import DECIDE_T, OBSERVE_T
 from lemix_opt.engine.view import View, view_of
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event

@@ -70,6 +70,7 @@ from lemix_opt.engine.queues import (
     take_ends,
 )
 from lemix_opt.engine.reference_batches import arrive, end_iteration, push_alarm
+from lemix_opt.engine.signatures import DECIDE_T, OBSERVE_T
 from lemix_opt.engine.steps import (
     dispatch,
     drop_parts,
@@ -88,20 +89,6 @@ from lemix_opt.schedule import BACKWARD, DEFERRED, DONE, DROPPED, FORWARD, SYNC,
 
 RANK_END = -1
 """Ends come before all else that falls on their moment."""
-DECIDE_T = types.int64(types.float64, types.int64, VIEW_T, STATE_T)
-"""``decide(now_s, task, view, state)``: a node, or a code of `lemix_opt.engine.codes`."""
-OBSERVE_T = types.int64(
-    types.int64,
-    types.float64,
-    types.int64,
-    types.int64,
-    types.int64,
-    types.int64,
-    types.float64,
-    VIEW_T,
-    STATE_T,
-)
-"""``observe(kind, time_s, task, node, phase, stage, memory_bytes, view, state)``."""
 
 
 @lru_cache(maxsize=2)

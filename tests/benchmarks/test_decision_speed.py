@@ -14,7 +14,7 @@ from lemix_opt import Assign, Event
 from lemix_opt.engine.books import STATE_T
 from lemix_opt.engine.codes import SEES_ASSIGN, SEES_END
 from lemix_opt.engine.jit import compiled
-from lemix_opt.engine.kernel import DECIDE_T, OBSERVE_T
+from lemix_opt.engine.signatures import DECIDE_T, OBSERVE_T
 from lemix_opt.engine.view import VIEW_T, view_of
 from lemix_opt.schedule import BACKWARD, FORWARD
 from solvers.online.lemix import Lemix
