@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ SHAPE = "llama-13b-a100"
 """Packaged calibration whose shape (constant, per token, per squared length) times have."""
 BACKWARD_RATIO = 1.99
 """Backward / forward: Sailor, LLAMA-3-8 on A100-40, 3 points."""
+PUBLISHED_THRESHOLD = 0.8
+"""Share of a GPU's memory in use up to which the published programs start an operation (GPT)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Condition:
     noise : float, default 0
         Coefficient of variation of actual / predicted seconds of an operation (log-normal, mean
         1). 0: predictions come true.
+    room : float, default 0
+        Memory of a GPU in mean activations of a training task, at least what the longest task
+        needs under the published threshold. 0: memory plays no part.
     tasks, nodes, stages : int, default 334, 4, 2
         Size, as in the paper.
     """
@@ -51,6 +57,7 @@ class Condition:
     forward_s: float
     seed: int
     noise: float = 0.0
+    room: float = 0.0
     tasks: int = 334
     nodes: int = 4
     stages: int = 2
@@ -70,15 +77,26 @@ class Condition:
             scale / self.stages * _shape(work.prompt_tokens)[None, :, None], self.stages, axis=2
         )
         backward = BACKWARD_RATIO * forward * work.is_training[None, :, None]
-        nothing = np.zeros_like(forward)
-        costs = Costs(forward, backward, nothing, 0.0)  # type: ignore[arg-type]
-        instance = Instance(Cluster(self.nodes, self.stages, 1.0), work, costs)  # type: ignore[arg-type]
+        held, memory_bytes = np.zeros_like(forward), 1.0
+        rules: dict[str, Any] = {}
+        if self.room:
+            # Activations in proportion to tokens; only their size beside the memory matters.
+            held += work.prompt_tokens[None, :, None]
+            mean = float(work.prompt_tokens[work.is_training].mean())
+            memory_bytes = max(self.room * mean, float(held.max()) / PUBLISHED_THRESHOLD)
+            rules = {
+                "memory_rule": "reference_threshold",
+                "memory_fraction": PUBLISHED_THRESHOLD,
+            }
+        costs = Costs(forward, backward, held, 0.0)  # type: ignore[arg-type]
+        cluster = Cluster(self.nodes, self.stages, memory_bytes)  # type: ignore[arg-type]
+        instance = Instance(cluster, work, costs, **rules)
         actual = costs
         if self.noise:
             rng = np.random.default_rng([self.seed, 1])
             spread = np.log1p(self.noise**2)
             drawn = np.exp(rng.normal(-spread / 2, np.sqrt(spread), (2, *forward.shape)))
-            actual = Costs(forward * drawn[0], backward * drawn[1], nothing, 0.0)  # type: ignore[arg-type]
+            actual = Costs(forward * drawn[0], backward * drawn[1], held, 0.0)  # type: ignore[arg-type]
         said = f"synthetic: shape of {SHAPE}, scaled; lengths {pool.source}"
         return Trace(instance, actual, "synthetic", said)
 

@@ -18,6 +18,7 @@ RATES, SHARES, FORWARDS_S = (
     (0.05, 0.2, 0.7),
 )
 NOISE = 0.2
+ROOM = 3.0
 WEIGHTS = (0.01, 0.05, 0.1, 0.15, 0.2, 0.5, 1.0)
 
 
@@ -33,11 +34,14 @@ class Variant:
         Name in the registry.
     parameters : dict, default none
         Its parameters.
+    rules : dict, default none
+        Fields of the instance that differ from those of the condition.
     """
 
     label: str
     policy: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    rules: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,15 @@ ABLATIONS = (
     Variant("as published, no profile", "lemix-reference", {"profile": False}),
     Variant("as published, no prioritisation", "lemix-reference", {"prioritization": False}),
 )
+UNCHECKED = {"memory_fraction": 1.0}
+"""Under the published threshold: an operation starts whatever is in use, and may run out of it."""
+ABLATIONS_OF_MEMORY = (
+    *_plain(BASE, DEFAULT),
+    Variant("mix-rr, no memory check", BASE, rules=UNCHECKED),
+    Variant("lemix, no memory check", DEFAULT, rules=UNCHECKED),
+    Variant("as published", "lemix-reference"),
+    Variant("as published, no memory check", "lemix-reference", rules=UNCHECKED),
+)
 
 
 def _sensitivity() -> tuple[Variant, ...]:
@@ -112,7 +125,10 @@ STUDIES = {
         Grid(_cells(RATES, SHARES, FORWARDS_S), READINGS),
         Grid(_cells((4.0, 16.0, 32.0), (0.1, 0.5, 0.9), FORWARDS_S, noise=NOISE), READINGS),
     ),
-    "ablations": (Grid(_cells(RATES, (0.5,), (0.2, 0.7), noise=NOISE), ABLATIONS),),
+    "ablations": (
+        Grid(_cells(RATES, (0.5,), (0.2, 0.7), noise=NOISE), ABLATIONS),
+        Grid(_cells(RATES, (0.5,), (0.2, 0.7), noise=NOISE, room=ROOM), ABLATIONS_OF_MEMORY),
+    ),
     "sensitivity": (Grid(_cells((10.0, 20.0, 30.0), (0.5,), (0.2,)), _sensitivity()),),
 }
 

@@ -20,7 +20,7 @@ from lemix_opt.files import write_atomically
 from lemix_opt.result import versions
 
 Row = dict[str, Any]
-CELL = ("forward_s", "training_share", "rate_per_s", "noise")
+CELL = ("forward_s", "training_share", "rate_per_s", "noise", "room")
 METRICS = (
     "load",
     "nodes_effective",
@@ -75,8 +75,9 @@ def run_cell(
         load = load_of(trace.instance)
         for variant in variants:
             policy = POLICIES.create(variant.policy, **variant.parameters)
-            schedule = simulate(trace.instance, policy, actual=trace.actual, seed=seed)
-            score = evaluate(trace.instance, schedule).as_dict() | {"load": load}
+            instance = replace(trace.instance, **variant.rules)
+            schedule = simulate(instance, policy, actual=trace.actual, seed=seed)
+            score = evaluate(instance, schedule).as_dict() | {"load": load}
             done = score["inference_done"] + score["training_done"]
             rows.append(
                 {name: getattr(drawn, name) for name in (*CELL, "seed")}
@@ -166,21 +167,23 @@ def _fails(means: Row, high: float) -> list[str]:
 
 
 def bands(cells: Sequence[Row]) -> list[Row]:
-    """Return means over the cells of a band of load, per variant and noise."""
+    """Return means over the cells of a band of load, per variant, noise and memory."""
     found: list[Row] = []
-    for noise in dict.fromkeys(row["noise"] for row in cells):
+    for noise, room in dict.fromkeys((row["noise"], row["room"]) for row in cells):
+        alike = [row for row in cells if (row["noise"], row["room"]) == (noise, room)]
         for low, high in BANDS:
-            inside = [row for row in cells if row["noise"] == noise and low <= row["load"] < high]
+            inside = [row for row in alike if low <= row["load"] < high]
             for label in dict.fromkeys(row["variant"] for row in inside):
                 rows = [row for row in inside if row["variant"] == label]
                 found.append(
-                    {"noise": noise, "band": f"{low:g}-{high:g}", "variant": label}
+                    {"noise": noise, "room": room, "band": f"{low:g}-{high:g}", "variant": label}
                     | {"cells": len(rows), "failing": sum(bool(row["fails"]) for row in rows)}
                     | {
                         name: float(np.mean([row[name] for row in rows]))
                         for name in (*METRICS[1:], "attainment_difference")
                     }
                     | {"worse": sum(row["difference_high"] < 0 for row in rows)}
+                    | {"unfinished": sum(row["unfinished"] for row in rows)}
                 )
     return found
 
@@ -198,16 +201,19 @@ _SPEED = (
 )
 BAND_COLUMNS = (
     Column("noise", "noise", 1),
+    Column("room", "room", 0),
     Column("band", "load"),
     Column("variant", "variant"),
     Column("cells", "cells"),
     *_SHOWN,
     Column("worse", "worse"),
     Column("failing", "failing"),
+    Column("unfinished", "tasks not done"),
     *_SPEED,
 )
 CELL_COLUMNS = (
     Column("noise", "noise", 1),
+    Column("room", "room", 0),
     Column("forward_s", "forward [s]", 2),
     Column("training_share", "training", 1),
     Column("rate_per_s", "rate [1/s]", 0),
@@ -232,6 +238,7 @@ def study_text(tables: StudyTables) -> str:
             tables.provenance,
             f"{seeds} paired seeds, {len(tables.runs)} runs; differences to {BASE} with 95 % "
             "intervals (Student's t over seeds); worse: cells whose interval lies below 0",
+            "room: memory of a GPU in mean activations of a training task; 0: it plays no part",
             "load: predicted GPU seconds of all tasks / (GPUs x span of the requests' arrivals)",
             f"failing: attainment below {BASE}, or effective nodes > {FEW_NODES} at load <= "
             f"{LOW_LOAD}, or < {MANY_NODES} at load >= {HIGH_LOAD}",

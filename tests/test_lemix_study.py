@@ -9,7 +9,7 @@ import pytest
 from test_cli import lemix
 
 from experiments.conditions import BACKWARD_RATIO, Condition, load_of
-from experiments.lemix_grids import BASE, DEFAULT, STUDIES, Grid, Variant, grids
+from experiments.lemix_grids import BASE, DEFAULT, STUDIES, UNCHECKED, Grid, Variant, grids
 from experiments.lemix_study import bands, run_study, study_text, summarise, write_study
 from experiments.tables import read_parquet
 from lemix_opt.errors import FieldError, UnknownNameError
@@ -39,6 +39,26 @@ def test_a_condition_is_what_it_says() -> None:
     assert "synthetic" in trace.provenance
 
 
+def test_memory_holds_what_it_says_under_the_published_threshold() -> None:
+    condition = Condition(8.0, 0.5, 0.2, 2, room=3.0)
+    instance = condition.problem().instance
+    held = instance.costs.held_bytes[0, :, 0]
+    assert instance.memory_rule == "reference_threshold"
+    memory = float(instance.cluster.memory_bytes[0, 0])
+    assert memory == max(
+        3 * held[instance.workload.is_training].mean(), held.max() / instance.memory_fraction
+    )
+    grid = Grid((condition,), (Variant(BASE, BASE), Variant("free", BASE, rules=UNCHECKED)))
+    rows = run_study((grid,), seeds=2).runs
+    assert {row["room"] for row in rows} == {3.0}
+    found = {
+        label: [row["response_mean_completed_s"] for row in rows if row["variant"] == label]
+        for label in (BASE, "free")
+    }
+    # Memory binds: what is looked at is waited for.
+    assert found["free"] != found[BASE]
+
+
 def test_load_is_offered_work_over_the_span_of_requests() -> None:
     trace = Condition(4.0, 0.5, 0.2, 1, tasks=100).problem()
     work = trace.instance.workload
@@ -66,7 +86,7 @@ def test_tables_are_the_same_for_any_number_of_processes(tmp_path: Path) -> None
 def row(
     seed: int, variant: str, attainment: float, load: float, effective: float
 ) -> dict[str, object]:
-    cell = {"forward_s": 0.2, "training_share": 0.5, "rate_per_s": 8.0, "noise": 0.0}
+    cell = {"forward_s": 0.2, "training_share": 0.5, "rate_per_s": 8.0, "noise": 0.0, "room": 0.0}
     rest = {
         "response_mean_completed_s": 1.0,
         "response_p99_s": 2.0,
