@@ -37,7 +37,7 @@ class MemoryWait:
     ------
     FieldError
         If a field is negative or NaN, the poll is infinite or too short, or offloading comes with a
-        poll or without a finite `max_wait_s` above 0.
+        poll or without a finite `max_wait_s`.
     """
 
     poll_s: float = 0.0
@@ -54,11 +54,11 @@ class MemoryWait:
             )
         longest_s = floats("memory_wait.max_wait_s", self.max_wait_s, (), minimum=0, infinite=True)
         rate = floats("memory_wait.offload_bytes_per_s", self.offload_bytes_per_s, (), minimum=0)
-        if rate > 0 and (poll_s > 0 or not 0 < longest_s < inf):
+        if rate > 0 and (poll_s > 0 or longest_s == inf):
             raise FieldError(
                 f"offloading with poll_s {poll_s:g} and max_wait_s {longest_s:g}",
                 where="memory_wait",
-                expected="poll_s 0 and a finite max_wait_s above 0",
+                expected="poll_s 0 and a finite max_wait_s",
             )
         object.__setattr__(self, "offload_bytes_per_s", float(rate))
         object.__setattr__(self, "poll_s", float(poll_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import islice
 from math import inf
 
 from slow_engine import _END, _LOOK, _Run
@@ -123,7 +124,9 @@ class SharedRun(_Run):
         queue = node.gpus[stage].backwards
         if not self.threads:
             order = sorted(queue, key=lambda entry: entry[1] if node.order == "task_id" else entry)
-            first = [entry for entry in order if self._is_next(node.index, stage, entry[1][0])][:1]
+            # Asking makes a task wait, so nobody behind the first one that may go is asked.
+            asked = (e for e in order if self._is_next(node.index, stage, e[1][0]))
+            first = list(islice(asked, 1))
             if first and node.order in ("reserve", "backward_first"):
                 # Nobody asks a forward whether it fits.
                 return BACKWARD, first[0][1]

@@ -31,7 +31,7 @@ def shared_rules(draw: st.DrawFn) -> dict[str, Any]:
     longest = [0.0, 1.0, 2.5, 10.0] + [inf] * (rules["memory_rule"] == "reserve")
     waits = st.builds(MemoryWait, st.sampled_from([0.0, 0.5, 0.75]), st.sampled_from(longest))
     moves = st.builds(
-        MemoryWait, st.just(0.0), st.sampled_from([1.0, 2.5]), st.sampled_from([0.5, 2.0, 8.0])
+        MemoryWait, st.just(0.0), st.sampled_from([0.0, 1.0, 2.5]), st.sampled_from([0.5, 2.0, 8.0])
     )
     plain = rules["gpu_sharing"] == "exclusive" and rules["memory_rule"] == "reserve"
     rules["memory_wait"] = draw(st.none() | waits | (moves if plain else waits))
