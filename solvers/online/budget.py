@@ -7,12 +7,12 @@ budget leaves; the rule is this toolkit's own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
 
 from lemix_opt.checks import FloatArray, floats, whole
+from lemix_opt.engine.books import NONE
 from lemix_opt.engine.codes import SEES_ASSIGN, SEES_DROP
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.view import View
@@ -21,18 +21,19 @@ from lemix_opt.schedule import FORWARD
 from solvers.online.forecast import (
     DRIFT,
     NODE_OWN,
+    NOISE_S,
+    choose,
     end_s,
-    fits,
     follow,
     fresh,
     gpu_at,
     idle_from,
     node_at,
-    predict,
+    predict_backwards,
+    soonest,
 )
 from solvers.online.requests import (
     FREE,
-    NOISE_S,
     OPEN,
     SEEN,
     excess,
@@ -90,25 +91,20 @@ class Budget(CompiledPolicy):
     @staticmethod
     def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Take the shortest response; for training, among nodes that keep within the budget."""
-        nodes, stages = view.memory_bytes.shape
-        best, earliest = -1, inf
-        for node in range(nodes):
-            if not fits(view, state, node, task):
-                continue
-            predict(view, state, node, task, now_s)
-            end = end_s(view, state, node)
-            if end < earliest:
-                best, earliest = node, end
-        if best < 0 or not view.training[task] or state[SEEN] == 0:
-            return max(best, 0)
+        best = soonest(view, state, 0, view.node_class.size, task, now_s)
+        if best == NONE:
+            return 0
+        if not view.training[task] or state[SEEN] == 0:
+            return choose(state, best, task, now_s)
         idle_s = idle_from(view, state, best)
         if state[OPEN] == 0 and idle_s <= now_s + NOISE_S:
-            return best
+            return choose(state, best, task, now_s)
+        predict_backwards(view, state, best, task)
         over_s = excess(view, state, best, task, now_s, state[SHARE])
-        drift = state[gpu_at(view, best, stages - 1) + DRIFT]
+        drift = state[gpu_at(view, best, view.memory_bytes.shape[1] - 1) + DRIFT]
         late = state[node_at(best) + OPEN_HERE] > 0 and state[node_at(best) + TIGHTEST] < drift
         if over_s <= NOISE_S and not late:
-            return best
+            return choose(state, best, task, now_s)
         return put_off(state, now_s, idle_s if late else min(idle_s, now_s + over_s))
 
     @staticmethod

@@ -107,7 +107,7 @@ class EarliestDueDate(CompiledPolicy):
             if not fits(view, state, node, task):
                 continue
             best = max(best, 0)
-            predict_forwards(view, state, node, task, now_s)
+            predict_forwards(view, state, node, task, now_s, inf)
             start = state[gpu_at(view, node, 0) + END]
             start -= view.forward_s[view.node_class[node], task, 0]
             if start <= now_s + NEARLY_NOW_S:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lemix_opt.checks import FloatArray
+from lemix_opt.engine.books import NONE
 from lemix_opt.engine.codes import SEES_ASSIGN, SEES_DROP
 from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.view import View
@@ -22,8 +23,9 @@ from lemix_opt.schedule import BACKWARD, FORWARD
 
 HEADER = 32
 """Entries before the forecast; from `OWN` on they belong to the policy."""
-# 0 belongs to deferrals; `TAKEN` counts open tasks, `ALL_FIT` says that every task fits everywhere.
-TAKEN, ALL_FIT, OWN = 1, 2, 3
+# 0 belongs to deferrals; `TAKEN` counts open tasks, `ALL_FIT` says that every task fits everywhere;
+# task, node and time of the answer whose forwards are predicted already.
+TAKEN, ALL_FIT, CHOSEN, CHOSEN_NODE, CHOSEN_S, OWN = range(1, 7)
 # Columns per node; those from `NODE_OWN` on belong to the policy.
 LAST_RELEASE, OLDEST, YOUNGEST, NODE_OWN, NODE_COLUMNS = 0, 1, 2, 3, 6
 # Columns per GPU.
@@ -32,6 +34,8 @@ FORWARD_END, DRIFT, NEXT_OWED, END, BEGIN, FINISH, GPU_COLUMNS = range(7)
 AHEAD, BEHIND, SLOT_COLUMNS = 0, 1, 2
 NOBODY = -1.0
 FIT_SLACK_BYTES = 1e-3
+NOISE_S = 1e-9
+"""Seconds that sums of floats may be off."""
 
 
 def fresh(instance: Instance) -> FloatArray:
@@ -42,6 +46,7 @@ def fresh(instance: Instance) -> FloatArray:
     # Slots are written when they are taken; untouched pages cost nothing.
     numbers = np.empty(first + 2 * tasks + width * tasks)
     numbers[:first] = 0.0
+    numbers[CHOSEN] = NOBODY
     node = numbers[HEADER : HEADER + NODE_COLUMNS * nodes].reshape(nodes, NODE_COLUMNS)
     node[:, LAST_RELEASE] = nan
     node[:, [OLDEST, YOUNGEST]] = NOBODY
@@ -50,7 +55,9 @@ def fresh(instance: Instance) -> FloatArray:
     gpu[:, NEXT_OWED] = NOBODY
     numbers[first : first + tasks] = NOBODY
     numbers[first + tasks : first + 2 * tasks] = np.arange(tasks)
-    most = instance.peak_bytes(instance.costs).max(axis=1, initial=0.0)
+    peak = instance.peak_bytes(instance.costs)
+    # Column by column, since numpy takes maxima over rows of few entries slowly.
+    most = np.stack([peak[:, :, s].max(axis=1, initial=0.0) for s in range(stages)], axis=1)
     room = instance.capacity_bytes - instance.resident_bytes
     numbers[ALL_FIT] = np.all(most[instance.cluster.node_class] <= room + FIT_SLACK_BYTES)
     return numbers
@@ -103,7 +110,9 @@ def fits(view: View, state: Any, node: int, task: int) -> bool:
 
 
 @inlined
-def predict_forwards(view: View, state: Any, node: int, task: int, now_s: float) -> float:
+def predict_forwards(
+    view: View, state: Any, node: int, task: int, now_s: float, limit_s: float
+) -> tuple[bool, float]:
     """Predict the forwards of a task that is placed now; they change scratch columns only.
 
     A forward follows the previous forward of its stage; one that would reach into an earlier
@@ -111,14 +120,20 @@ def predict_forwards(view: View, state: Any, node: int, task: int, now_s: float)
 
     Returns
     -------
-    float
+    foreseen : bool
+        False once it is clear that the last forward ends after `limit_s`; nothing else is known
+        then. Else the predicted ends are in the column ``END``.
+    idleness : float
         Seconds stages wait for this task, after their previous forward and beside backwards,
-        summed over stages (LeMix's II). The predicted ends are in the column ``END``.
+        summed over stages (LeMix's II).
     """
     # What the view holds is read before the loop: each write to the state would have it read again.
     forward_s, hop_s = view.forward_s, view.hop_s
     stages, kind = forward_s.shape[2], index(view.node_class[node])
     gpu, slots, width = gpu_at(view, node, 0), slot_at(view, 0), slot_columns(view)
+    rest_s = -limit_s
+    for s in range(stages):
+        rest_s += forward_s[kind, task, s]
     idleness, ready = 0.0, now_s
     for s in range(stages):
         at = index(gpu + GPU_COLUMNS * s)
@@ -132,21 +147,24 @@ def predict_forwards(view: View, state: Any, node: int, task: int, now_s: float)
         slot = int(state[at + NEXT_OWED])
         while slot >= 0:
             owed = index(slots + width * slot)
-            begin = state[owed + SLOT_COLUMNS + stages + s] + drift
+            begin = state[index(owed + SLOT_COLUMNS + stages + s)] + drift
             if stop <= begin:
                 break
-            busy_until = state[owed + SLOT_COLUMNS + 2 * stages + s] + drift
+            busy_until = state[index(owed + SLOT_COLUMNS + 2 * stages + s)] + drift
             if busy_until > start:
                 between += busy_until - max(begin, free)
                 start = busy_until
                 stop = start + seconds
             slot = int(state[owed + BEHIND])
+        rest_s -= seconds
+        if stop + rest_s > NOISE_S:
+            return False, 0.0
         state[at + END] = stop
         idleness += max(start - free - max(between, 0.0), 0.0)
         ready = stop
         if s + 1 < stages:
             ready += hop_s[kind, task, s]
-    return idleness
+    return True, idleness
 
 
 @inlined
@@ -173,9 +191,18 @@ def predict_backwards(view: View, state: Any, node: int, task: int) -> None:
 
 
 @inlined
+def choose(state: Any, node: int, task: int, now_s: float) -> int:
+    """Return the node as an answer; its forwards were predicted now and are not again."""
+    state[CHOSEN], state[CHOSEN_NODE], state[CHOSEN_S] = task, node, now_s
+    return node
+
+
+@inlined
 def predict(view: View, state: Any, node: int, task: int, now_s: float) -> None:
     """Predict all of a task that is placed now."""
-    predict_forwards(view, state, node, task, now_s)
+    chosen = state[CHOSEN] == task and state[CHOSEN_NODE] == node and state[CHOSEN_S] == now_s
+    if not chosen:
+        predict_forwards(view, state, node, task, now_s, inf)
     if view.training[task]:
         predict_backwards(view, state, node, task)
 
@@ -184,6 +211,25 @@ def predict(view: View, state: Any, node: int, task: int, now_s: float) -> None:
 def end_s(view: View, state: Any, node: int) -> float:
     """Return the end of the last forward of the latest prediction for a node."""
     return float(state[gpu_at(view, node, view.memory_bytes.shape[1] - 1) + END])
+
+
+@inlined
+def soonest(view: View, state: Any, first: int, last: int, task: int, now_s: float) -> int:
+    """Return which node of `first` to `last` − 1 is predicted to end a task's forwards first.
+
+    The first node on ties; −1 if the task fits on none. Only the node returned is sure to be
+    predicted.
+    """
+    best, earliest_s = NONE, inf
+    for node in range(first, last):
+        if not fits(view, state, node, task):
+            continue
+        foreseen, _ = predict_forwards(view, state, node, task, now_s, earliest_s)
+        if foreseen:
+            stop_s = end_s(view, state, node)
+            if stop_s < earliest_s:
+                best, earliest_s = node, stop_s
+    return best
 
 
 @inlined

@@ -23,6 +23,8 @@ from lemix_opt.instance import Instance
 from solvers.online.forecast import (
     LAST_RELEASE,
     NODE_OWN,
+    NOISE_S,
+    choose,
     end_s,
     fits,
     follow,
@@ -31,12 +33,12 @@ from solvers.online.forecast import (
     node_at,
     predict_backwards,
     predict_forwards,
+    soonest,
 )
 from solvers.online.requests import (
     FREE,
     GAP_S,
     LAST_S,
-    NOISE_S,
     OPEN,
     SEEN,
     STAGE_S,
@@ -69,16 +71,21 @@ def active_nodes(view: View, state: Any, now_s: float) -> int:
     Requests count with their present rate, training only as far as it has lasted: it comes as
     fast as it is let in, so that a burst of it says little about the load.
     """
-    nodes = view.node_class.size
+    nodes, load = view.node_class.size, 0.0
     if isnan(state[MEMORY_S]):
         return nodes
-    load = trained_lately(state, now_s)
+    enough = nodes * state[TARGET]
     if state[SEEN] > 1:
         gap_s = max(state[GAP_S], now_s - state[LAST_S])
-        if quiet(state, now_s) or state[STAGE_S] >= nodes * state[TARGET] * gap_s:
+        if quiet(state, now_s) or state[STAGE_S] >= enough * gap_s:
             return nodes
-        load += state[STAGE_S] / gap_s
-    return nodes if load >= nodes * state[TARGET] else 1 + int(load / state[TARGET])
+        load = state[STAGE_S] / gap_s
+    # 1 − x is below exp(−x), which takes its time.
+    faded = 1 - (now_s - state[TRAINED_AT_S]) / state[MEMORY_S]
+    if load + state[TRAINED] * faded >= enough:
+        return nodes
+    load += trained_lately(state, now_s)
+    return nodes if load >= enough else 1 + int(load / state[TARGET])
 
 
 @inlined
@@ -91,6 +98,39 @@ def consistency(state: Any, node: int, tokens: float) -> float:
     deviation = sqrt(squares / count)
     z = (tokens - state[at + MEAN]) / deviation
     return exp(-0.5 * z * z) / (deviation * sqrt(2 * pi))
+
+
+@inlined
+def count_length(state: Any, node: int, tokens: float) -> None:
+    """Take the length of a task placed on a node into the node's mean and deviation."""
+    at = node_at(node)
+    state[at + COUNT] += 1
+    delta = tokens - state[at + MEAN]
+    state[at + MEAN] += delta / state[at + COUNT]
+    state[at + SQUARES] += delta * (tokens - state[at + MEAN])
+
+
+@inlined
+def best_score(view: View, state: Any, reading: int, task: int, now_s: float) -> int:
+    """Return the node of the highest score, the first one on ties; −1 if the task fits nowhere."""
+    stages = view.memory_bytes.shape[1]
+    best, highest = NONE, -inf
+    for node in range(view.node_class.size):
+        if not fits(view, state, node, task):
+            continue
+        _, idleness = predict_forwards(view, state, node, task, now_s, inf)
+        response = end_s(view, state, node) - now_s
+        last = state[node_at(node) + LAST_RELEASE]
+        gap = 0.0 if isnan(last) else now_s - last
+        idle = max(idleness / stages - gap, state[EPSILON])
+        length = state[BETA] * consistency(state, node, view.prompt_tokens[task])
+        if reading == SUBTRACTION:
+            score = -idle + length - state[ALPHA] * response
+        else:
+            score = (1 / idle + length) / (state[ALPHA] * response)
+        if score > highest:
+            best, highest = node, score
+    return best
 
 
 @dataclass(frozen=True)
@@ -173,40 +213,33 @@ class Lemix(CompiledPolicy):
     def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Score the nodes the task fits on; choose the best one, or put training off."""
         task = index(task)
-        nodes, stages = view.memory_bytes.shape
-        reading = int(state[READING])
+        reading, nodes = int(state[READING]), view.node_class.size
         trains = view.training[task] == 1
-        wanted_s = inf if trains else state[SLACK] * slo_of(view, state, task)
-        active = nodes if reading != CONSOLIDATE else active_nodes(view, state, now_s)
-        best, best_score, best_response = NONE, -inf, inf
-        for node in range(nodes):
-            if node == active and best != NONE and best_response <= wanted_s:
-                break
-            if not fits(view, state, node, task):
-                continue
-            idleness = predict_forwards(view, state, node, task, now_s)
-            response = end_s(view, state, node) - now_s
-            last = state[node_at(node) + LAST_RELEASE]
-            if reading == CONSOLIDATE:
-                score = -response
-            else:
-                gap = 0.0 if isnan(last) else now_s - last
-                idle = max(idleness / stages - gap, state[EPSILON])
-                length = state[BETA] * consistency(state, node, view.prompt_tokens[task])
-                if reading == SUBTRACTION:
-                    score = -idle + length - state[ALPHA] * response
-                else:
-                    score = (1 / idle + length) / (state[ALPHA] * response)
-            if score > best_score:
-                best, best_score, best_response = node, score, response
+        if reading == CONSOLIDATE:
+            active = active_nodes(view, state, now_s)
+            best = soonest(view, state, 0, active, task, now_s)
+            wanted_s = inf if trains else state[SLACK] * slo_of(view, state, task)
+            if active < nodes and (best == NONE or end_s(view, state, best) - now_s > wanted_s):
+                other = soonest(view, state, active, nodes, task, now_s)
+                if best == NONE or (
+                    other != NONE and end_s(view, state, other) < end_s(view, state, best)
+                ):
+                    best = other
+        else:
+            best = best_score(view, state, reading, task, now_s)
         if not trains or best == NONE or not state[PRIORITIZES]:
-            return max(best, 0)
-        idle_s = idle_from(view, state, best)
-        if state[SEEN] == 0 or (state[OPEN] == 0 and idle_s <= now_s + NOISE_S):
-            return best
+            return 0 if best == NONE else choose(state, best, task, now_s)
+        if state[SEEN] == 0:
+            return choose(state, best, task, now_s)
+        # With requests in flight nothing hangs on when the node is idle.
+        idle_s = inf if state[OPEN] > 0 else idle_from(view, state, best)
+        if idle_s <= now_s + NOISE_S:
+            return choose(state, best, task, now_s)
         predict_backwards(view, state, best, task)
         over_s = excess(view, state, best, task, now_s, state[SLACK])
-        return best if over_s <= NOISE_S else put_off(state, now_s, min(idle_s, now_s + over_s))
+        if over_s <= NOISE_S:
+            return choose(state, best, task, now_s)
+        return put_off(state, now_s, min(idle_s, now_s + over_s))
 
     @staticmethod
     def observe_function(
@@ -224,11 +257,8 @@ class Lemix(CompiledPolicy):
         follow(kind, time_s, task, node, phase, stage, view, state)
         note(kind, time_s, task, node, phase, stage, view, state)
         if kind == SEES_ASSIGN:
-            at = node_at(node)
-            state[at + COUNT] += 1
-            delta = view.prompt_tokens[task] - state[at + MEAN]
-            state[at + MEAN] += delta / state[at + COUNT]
-            state[at + SQUARES] += delta * (view.prompt_tokens[task] - state[at + MEAN])
+            if state[READING] != CONSOLIDATE:
+                count_length(state, node, view.prompt_tokens[task])
             if view.training[task]:
                 work_s = 0.0
                 for s in range(view.memory_bytes.shape[1]):

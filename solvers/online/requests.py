@@ -16,15 +16,13 @@ from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import FORWARD
-from solvers.online.forecast import FINISH, OWN, gpu_at, next_response
+from solvers.online.forecast import FINISH, NOISE_S, OWN, gpu_at, next_response
 
 # Requests in flight and seen so far, when the last one came, and averages over the latest:
 # gap, forward on one stage, SLO. `WEIGHT` is that of a new request, `SLO` that of one without.
 OPEN, SEEN, LAST_S, GAP_S, STAGE_S, SLO_S, WEIGHT, SLO, FREE = range(OWN, OWN + 9)
 SHORTEST_WAIT_S = 1e-6
 QUIET_GAPS = 4.0
-NOISE_S = 1e-9
-"""Seconds that sums of floats may be off, so that a wait that was predicted to suffice does."""
 
 
 def expect(state: Any, instance: Instance, slo_units: float, window: int) -> None:
@@ -82,7 +80,8 @@ def excess(view: View, state: Any, node: int, task: int, now_s: float, share: fl
     """Return by how many seconds the next request would exceed its budget behind a training task.
 
     At least one request has been seen. The next one is answered by the best node, behind the
-    requests that are predicted to arrive until the training task has left.
+    requests that are predicted to arrive until the training task has left. Once a node answers
+    it in time, the others are not looked at.
 
     Parameters
     ----------
@@ -93,14 +92,20 @@ def excess(view: View, state: Any, node: int, task: int, now_s: float, share: fl
     """
     nodes = view.node_class.size
     each_s = state[STAGE_S] / nodes
-    response = inf
-    for other in range(nodes):
-        behind = task if other == node else NONE
-        response = min(response, next_response(view, state, other, state[STAGE_S], now_s, behind))
+    queue_s = 0.0
     if not quiet(state, now_s):
         leaves_s = state[gpu_at(view, node, 0) + FINISH] - now_s
-        response += leaves_s * each_s / max(state[GAP_S], each_s)
-    return response - share * state[SLO_S]
+        queue_s = leaves_s * each_s / max(state[GAP_S], each_s)
+    over_s = inf
+    for turn in range(nodes):
+        # Its own node last: there the training is in the way.
+        other = (node + 1 + turn) % nodes
+        behind = task if other == node else NONE
+        response_s = next_response(view, state, other, state[STAGE_S], now_s, behind)
+        over_s = min(over_s, response_s + queue_s - share * state[SLO_S])
+        if over_s <= NOISE_S:
+            break
+    return over_s
 
 
 @inlined

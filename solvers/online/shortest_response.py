@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
 
 from lemix_opt.checks import FloatArray, whole
+from lemix_opt.engine.books import NONE
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
-from solvers.online.forecast import OWN, end_s, fits, fresh, keep, predict_forwards
+from solvers.online.forecast import OWN, choose, fresh, keep, soonest
 
 NODES_USED = OWN
 
@@ -48,12 +48,5 @@ class ShortestResponse(CompiledPolicy):
     @staticmethod
     def decide_function(now_s: float, task: int, view: View, state: Any) -> int:
         """Predict the task on every node it fits on and take the first to end."""
-        best, earliest = 0, inf
-        for node in range(int(state[NODES_USED])):
-            if not fits(view, state, node, task):
-                continue
-            predict_forwards(view, state, node, task, now_s)
-            end = end_s(view, state, node)
-            if end < earliest:
-                best, earliest = node, end
-        return best
+        best = soonest(view, state, 0, int(state[NODES_USED]), task, now_s)
+        return 0 if best == NONE else choose(state, best, task, now_s)
