@@ -16,11 +16,11 @@ import numpy as np
 from experiments.bench_summary import summarised, times_summarised
 from instances.benchmarks import Benchmark, BestKnown, BestTable, Mark, suite
 from instances.benchmarks.best_known import SAME, improved, read_best_known, write_best_known
-from lemix_opt import Result, Schedule, validate
+from lemix_opt import Result, validate
 from lemix_opt.checks import floats, whole
 from lemix_opt.errors import FieldError, LemixError, UnsupportedError, unknown
 from lemix_opt.evaluation import objective_value
-from lemix_opt.result import relative_gap
+from lemix_opt.result import PROOF_TOLERANCE, relative_gap
 
 DIGITS = 9
 """Digits of a bound in seconds that are kept; sums of ticks carry floating-point noise below."""
@@ -79,6 +79,8 @@ class Bench:
         ran to completion.
     times, time_summary : tuple of dict
         Wall times of the same; they differ from run to run.
+    measured_on : str
+        Machine and processes of the times.
     failed : int
         Rows with an error, a broken rule or a wrong bound.
     better : int
@@ -90,6 +92,7 @@ class Bench:
     summary: tuple[dict[str, Any], ...]
     times: tuple[dict[str, Any], ...]
     time_summary: tuple[dict[str, Any], ...]
+    measured_on: str
     failed: int
     better: int
 
@@ -154,7 +157,7 @@ def run_bench(
     runs, better = [], 0
     for done, (call, run) in enumerate(zip(calls, _spread(calls, jobs), strict=True), 1):
         runs.append(run)
-        if update is not None and run.result is not None:
+        if update is not None and run.row["error"] is None:
             try:
                 found = _improved(table, call[0], run, settings)
             except LemixError as error:
@@ -170,11 +173,12 @@ def run_bench(
     rows = tuple(run.row for run in runs)
     times = tuple(run.took for run in runs)
     return Bench(
-        _head(name, chosen, settings, jobs),
+        _head(name, chosen, settings),
         rows,
         tuple(summarised(rows)),
         times,
         tuple(times_summarised(times, settings.time_limit_s)),
+        f"{machine()}; instances in {jobs} process" + "es" * (jobs > 1),
         sum(row["error"] is not None for row in rows),
         better,
     )
@@ -229,6 +233,9 @@ def run_one(benchmark: Benchmark, solver: str, settings: BenchSettings) -> _Run:
         # A plug-in may raise anything; the other instances must go on and the row tells.
         row["error"] = f"unexpected {type(error).__name__}: {error}"
     wall_s = time.perf_counter() - begin
+    if _contradicts(row):
+        row["status"] = "bounds contradict"
+        row["error"] = "a lower bound lies above the value of a schedule: one of the two is wrong"
     if row["objective_s"] is not None:
         if row["best_upper_s"]:
             row["above_best"] = row["objective_s"] / row["best_upper_s"] - 1
@@ -240,7 +247,14 @@ def run_one(benchmark: Benchmark, solver: str, settings: BenchSettings) -> _Run:
         "best_after_s": _best_after(result, row["objective_s"]),
         "wall_s": wall_s,
     }
-    return _Run(row, took, result if row["objective_s"] is not None else None)
+    return _Run(row, took, result)
+
+
+def _contradicts(row: dict[str, Any]) -> bool:
+    """Whether a lower bound, own or best known, lies above a value."""
+    lower = [row[n] for n in ("lower_bound_s", "best_lower_s") if row[n] is not None]
+    upper = [row[n] for n in ("objective_s", "best_upper_s") if row[n] is not None]
+    return bool(lower and upper) and relative_gap(min(upper), max(lower)) < -PROOF_TOLERANCE
 
 
 def _judged(benchmark: Benchmark, objective: str, result: Result) -> dict[str, Any]:
@@ -254,18 +268,17 @@ def _judged(benchmark: Benchmark, objective: str, result: Result) -> dict[str, A
         )
         return {"status": result.status, "error": error, **known}
     broken = validate(benchmark.instance, schedule)
-    value = _value(benchmark, objective, schedule)
     if broken:
         return {"status": "rules broken", "error": str(broken[0].message)}
+    weights = benchmark.objective(objective)
+    value = float(np.sum(objective_value(benchmark.instance, schedule, weights)))
     if not np.isfinite(value):
         return {"status": "not all done", "error": "a task is not done", **known}
     gap = None if known["lower_bound_s"] is None else relative_gap(value, known["lower_bound_s"])
-    return {"status": result.status, "objective_s": value, "gap": gap, **known}
-
-
-def _value(benchmark: Benchmark, objective: str, schedule: Schedule) -> float:
-    weights = benchmark.objective(objective)
-    return float(np.sum(objective_value(benchmark.instance, schedule, weights)))
+    found = {"status": result.status, "objective_s": value, "gap": gap, **known}
+    if result.status == "optimal" and (gap is None or gap > PROOF_TOLERANCE):
+        found |= {"status": "not proven", "error": "called optimal in spite of a gap"}
+    return found
 
 
 def _best_after(result: Result | None, objective_s: float | None) -> float | None:
@@ -279,7 +292,7 @@ def _improved(
     table: BestTable, benchmark: Benchmark, run: _Run, settings: BenchSettings
 ) -> BestTable:
     result, row = run.result, run.row
-    if result is None or result.schedule is None:
+    if result is None or result.schedule is None or row["objective_s"] is None:
         return table
     solver = row["solver"]
     made = ", ".join(f"{name} {result.versions[name]}" for name in ("lemix-opt", "ortools"))
@@ -295,8 +308,8 @@ def _improved(
     lower = None
     if row["lower_bound_s"] is not None:
         how = "proof" if row["status"] == "optimal" else "bound"
-        value = min(row["lower_bound_s"], row["objective_s"])
-        lower = Mark(round(value, DIGITS), certificate=f"{how} of {solver} ({made})", **source)
+        value = round(row["lower_bound_s"], DIGITS)
+        lower = Mark(value, certificate=f"{how} of {solver} ({made})", **source)
     objective = settings.objective or benchmark.default_objective
     return improved(table, benchmark, objective, result.schedule, upper, lower)
 
@@ -311,9 +324,7 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def _head(
-    name: str, chosen: Sequence[Benchmark], settings: BenchSettings, jobs: int
-) -> dict[str, str]:
+def _head(name: str, chosen: Sequence[Benchmark], settings: BenchSettings) -> dict[str, str]:
     deterministic = settings.deterministic_limit
     return {
         "suite": Path(name).name,
@@ -323,5 +334,5 @@ def _head(
         "limit": f"{settings.time_limit_s:g} s of wall time per instance"
         + ("" if deterministic is None else f", {deterministic:g} deterministic"),
         "solver seed": str(settings.seed),
-        "processes": f"{jobs}, {settings.workers} worker" + "s" * (settings.workers > 1),
+        "workers": str(settings.workers),
     }

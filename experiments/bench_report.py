@@ -84,7 +84,7 @@ def times_text(bench: Bench, limit_s: float) -> str:
             after = f"> {limit_s:g}"
         rows.append(dict(row) | {"optimal_after": after})
     lines = [
-        "Wall times, measured here",
+        f"Wall times, measured here: {bench.measured_on}",
         text_table(rows, TIME_COLUMNS),
         "",
         "Over seeds",

@@ -66,6 +66,7 @@ def bench(
             "head": found.head,
             "rows": found.rows,
             "summary": found.summary,
+            "measured_on": found.measured_on,
             "times": found.times,
             "time_summary": found.time_summary,
             "better": found.better,

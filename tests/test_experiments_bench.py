@@ -97,22 +97,32 @@ class _Broken(_Wrong):
         raise RuntimeError("out of order")
 
 
+class _Boasting(_Wrong):
+    def solve(self, instance: Any, objective: Any, **other: Any) -> Result:
+        from solvers import solve
+
+        return replace(solve(instance, "jsq", objective), status="optimal", lower_bound=0.01)
+
+
 @pytest.fixture
 def bad_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SOLVERS, "_extra", {"wrong": _Wrong, "broken": _Broken})
+    bad = {"wrong": _Wrong, "broken": _Broken, "boasting": _Boasting}
+    monkeypatch.setattr(SOLVERS, "_extra", bad)
 
 
 @pytest.mark.usefixtures("bad_solvers")
 def test_a_schedule_that_breaks_a_rule_counts_for_nothing(tmp_path: Path) -> None:
-    settings = BenchSettings(("wrong", "broken"))
+    settings = BenchSettings(("wrong", "broken", "boasting"))
     table = tmp_path / "own.json"
     bench = run_bench("p-cmax", settings, limit=1, update=table)
-    wrong, broken = bench.rows
+    wrong, broken, boasting = bench.rows
     assert wrong["status"] == "rules broken"
     assert wrong["objective_s"] is None
     assert wrong["error"]
     assert broken["error"] == "unexpected RuntimeError: out of order"
-    assert (bench.failed, bench.better) == (2, 0)
+    assert boasting["error"] == "called optimal in spite of a gap"
+    assert all(row["proven"] == 0 for row in bench.summary)
+    assert (bench.failed, bench.better) == (3, 0)
     assert bench.times[0]["optimal_after_s"] is None
     assert read_best_known(table) == read_best_known()
     assert "out of order" in report_text(bench)
@@ -134,19 +144,23 @@ def test_better_bounds_are_kept_and_used(tmp_path: Path) -> None:
     assert best.lower.machine.endswith("1 worker")
 
 
-def test_a_proven_value_in_a_file_that_is_too_high_is_told(tmp_path: Path) -> None:
-    file = str(written(tmp_path / "own.json", [row(proven={"slo_s": 3.5})]))
-    bench = run_bench(file, BenchSettings(("mix-rr",)), update=tmp_path / "best.json")
-    assert "One of the two is wrong" in bench.rows[0]["error"]
-    assert bench.failed == 1
+@pytest.mark.parametrize("solver", ["mix-rr", "cpsat"])
+def test_wrong_optima_are_told(tmp_path: Path, solver: str) -> None:
+    # Too high an "optimum" contradicts any schedule, too low a one only a proof.
+    claimed = 3.5 if solver == "mix-rr" else 0.001
+    file = str(written(tmp_path / "own.json", [row(proven={"slo_s": claimed})]))
+    bench = run_bench(file, BenchSettings((solver,)), update=tmp_path / "best.json")
+    assert bench.rows[0]["status"] == "bounds contradict"
+    assert "one of the two is wrong" in bench.rows[0]["error"]
+    assert (bench.failed, bench.better, bench.summary[0]["proven"]) == (1, 0, 0)
 
 
 def test_processes_do_not_change_the_table() -> None:
     settings = BenchSettings(("mix-rr", "jsq"))
     alone = run_bench("serving-small", settings, seeds=1)
     spread = run_bench("serving-small", settings, seeds=1, jobs=2)
-    assert alone.rows == spread.rows
-    assert alone.summary == spread.summary
+    assert report_text(alone) == report_text(spread)
+    assert spread.measured_on.endswith("2 processes")
     with pytest.raises(FieldError, match="workers"):
         run_bench("serving-small", replace(settings, workers=2), jobs=2)
 
