@@ -65,10 +65,17 @@ def columns_to_plain(columns: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(columns, f.name)) for f in fields(columns)}
 
 
-def write_json(plain: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write JSON, compressed when `path` ends in ``.gz``; the file appears whole or not at all."""
+def write_json(
+    plain: dict[str, Any], path: str | os.PathLike[str], *, indent: int | None = None
+) -> None:
+    """Write JSON, compressed when `path` ends in ``.gz``; the file appears whole or not at all.
+
+    With `indent`, one entry per line, as suits a file that is kept under version control.
+    """
     path = Path(path)
     content = msgspec.json.encode(plain)
+    if indent is not None:
+        content = msgspec.json.format(content, indent=indent) + b"\n"
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
     write_atomically(path, content)
