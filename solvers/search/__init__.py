@@ -1,0 +1,1 @@
+"""Improvement: placements and orders of work, decoded into schedules and searched."""

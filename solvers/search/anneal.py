@@ -1,0 +1,193 @@
+"""`anneal`: simulated annealing over placements and orders of operations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.checks import FloatArray, IntArray, floats, whole
+from lemix_opt.engine import simulate
+from lemix_opt.errors import LemixError
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.result import Result
+from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
+from solvers.exact.data import TickData, tick_data
+from solvers.exact.readout import schedule_from
+from solvers.incumbent import Incumbent, OnSolution
+from solvers.registry import POLICIES
+from solvers.search.decode import Board, Work, board_of
+from solvers.search.moves import DRAWS, anneal
+from solvers.search.plan import Plan, by_release, decoded, plan_of, run, work_of
+
+STEPS = 256
+"""Steps between two looks at the clock."""
+START_POLICIES = ("budget", "shortest-response", "lemix")
+
+
+@dataclass(frozen=True)
+class Anneal:
+    """Simulated annealing; no proof, but good schedules of any size the exact model covers.
+
+    Plans are decoded by `solvers.search.decode`. A run cools from `hot` to `cold` over the time it
+    is given. With a deterministic limit the same seed gives the same result.
+
+    Parameters
+    ----------
+    workers : int, default 1
+        Accepted for all solvers; one thread is used.
+    hot, cold : float, default 0.005, 3e-5
+        First and last temperature, in parts of the objective of the schedule that it starts from.
+    """
+
+    workers: int = 1
+    hot: float = 0.005
+    cold: float = 3e-5
+
+    def __post_init__(self) -> None:
+        whole("workers", self.workers, minimum=1)
+        floats("hot", self.hot, (), above=0)
+        floats("cold", self.cold, (), above=0)
+
+    def solve(
+        self,
+        instance: Instance,
+        objective: Objective,
+        *,
+        time_limit_s: float = 60.0,
+        deterministic_limit: float | None = None,
+        seed: int = 0,
+        initial: Schedule | None = None,
+        on_solution: OnSolution | None = None,
+    ) -> Result:
+        """Improve `initial`, or what policies find; `deterministic_limit` counts decoded plans."""
+        best = Incumbent(instance, objective, on_solution)
+        if initial is not None:
+            best.offer(initial)
+        note = ""
+        try:
+            search = Search(best)
+            search.begin(np.random.default_rng(seed))
+            search.cool(
+                np.random.default_rng(seed),
+                until_s=time_limit_s,
+                plans=deterministic_limit,
+                hot=self.hot,
+                cold=self.cold,
+            )
+        except KeyboardInterrupt:
+            note = "interrupted"
+        parameters = {"hot": self.hot, "cold": self.cold, "time_limit_s": time_limit_s}
+        if best.schedule is None:
+            note = note or "rounding memory to MiB leaves some task no node"
+        return best.result("anneal", seed, parameters, note or "annealing proves nothing")
+
+
+class Search:
+    """Plans for one instance, decoded and improved; schedules go to an incumbent."""
+
+    def __init__(self, best: Incumbent) -> None:
+        self.best, self.instance = best, best.instance
+        self.data: TickData = tick_data(self.instance, bound=False)
+        self.work: Work = work_of(self.instance, self.data, best.objective)
+        self.board: Board = board_of(self.work)
+        self.allowed = np.all(self.data.held <= self.data.room[:, None, :], axis=2)
+        self.plan: Plan | None = None
+        self.cost = math.inf
+
+    @property
+    def possible(self) -> bool:
+        """Whether every task fits on some node."""
+        return bool(np.all(np.any(self.allowed, axis=0)))
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Start from the best of the incumbent, policies, and all tasks in order of release."""
+        if not self.possible:
+            return
+        if self.best.schedule is not None:
+            self.try_plan(plan_of(self.instance, self.best.schedule))
+        for name in START_POLICIES:
+            try:
+                schedule = simulate(self.instance, POLICIES.create(name))
+            except LemixError:
+                continue
+            if schedule.complete:
+                self.try_plan(plan_of(self.instance, schedule))
+        self.try_plan(by_release(self.instance, self.allowed))
+
+    def try_plan(self, plan: Plan) -> None:
+        """Decode a plan; keep it if it is better."""
+        if not np.all(self.allowed[plan.place, np.arange(self.instance.tasks)]):
+            return
+        cost = decoded(self.work, self.board, plan)
+        if cost < self.cost:
+            self.plan, self.cost = plan, cost
+            self.best.offer(self.read())
+
+    def read(self) -> Schedule:
+        """Return the schedule on the board."""
+        plan, stages = self.plan, self.instance.cluster.stages
+        assert plan is not None
+        starts = {}
+        for i in range(self.instance.tasks):
+            row = self.board.start[i].tolist()
+            for s in range(stages):
+                starts[i, FORWARD, s] = row[s]
+                if self.work.training[i]:
+                    starts[i, BACKWARD, s] = row[stages + s]
+        return schedule_from(self.instance, plan.place, starts)
+
+    def cool(
+        self,
+        rng: np.random.Generator,
+        *,
+        until_s: float,
+        plans: float | None = None,
+        hot: float,
+        cold: float,
+    ) -> None:
+        """Anneal from the best plan until a time of the run, or for so many decoded plans."""
+        if self.plan is None or self.instance.tasks == 0:
+            return
+        begin_s, begin_cost = self.best.elapsed_s, self.cost
+        state = _State(self.plan, self.cost, self.instance)
+        done, part = 0, 0.0
+        while part < 1.0 and not self.best.proven:
+            heat = hot * begin_cost * (cold / hot) ** part
+            done += state.steps(self, rng, heat)
+            if state.best_cost < self.cost:
+                self.try_plan(Plan(state.best_order.copy(), state.best_place.copy()))
+            spent = self.best.elapsed_s - begin_s
+            part = spent / max(until_s - begin_s, 1e-9)
+            if plans is not None:
+                part = done / plans
+
+
+class _State:
+    """What the compiled steps change."""
+
+    def __init__(self, plan: Plan, cost: float, instance: Instance) -> None:
+        size = 2 * instance.cluster.stages * instance.tasks
+        self.order: IntArray = np.stack([plan.order, plan.order])
+        self.where: IntArray = np.zeros((2, size), dtype=np.int64)
+        self.where[:, plan.order] = np.arange(plan.order.size)
+        self.place = plan.place.copy()
+        self.best_order, self.best_place = plan.order.copy(), plan.place.copy()
+        self.costs: FloatArray = np.array([cost, cost])
+
+    @property
+    def best_cost(self) -> float:
+        return float(self.costs[1])
+
+    def steps(self, search: Search, rng: np.random.Generator, heat: float) -> int:
+        """Take some steps at one temperature; return how many plans were decoded."""
+        arguments: tuple[Any, ...] = (
+            *(search.work, search.board, search.allowed, self.order, self.place, self.where),
+            *(self.best_order, self.best_place, rng.random((STEPS, DRAWS)), self.costs),
+            *(heat, heat),
+        )
+        # Every step counts a little, so that a search without legal moves ends as well.
+        return int(run(anneal, *arguments)) + 1

@@ -1,0 +1,140 @@
+"""A plan: placement and order of work, from schedules and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from lemix_opt.checks import BoolArray, IntArray
+from lemix_opt.engine.jit import compiled_once
+from lemix_opt.grid import ticks_down
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
+from solvers.exact.data import TickData
+from solvers.search.decode import (
+    ASYNC,
+    FIFO,
+    IDLE,
+    MAKESPAN,
+    MODE,
+    NODE_TIME,
+    OPEN,
+    RULES,
+    SYNC,
+    Board,
+    Work,
+    decode,
+)
+
+NO_DUE = 2**62
+LEVEL_FACTOR = 1e4
+"""Weight of a lexicographic level relative to the next one, while searching."""
+MODES = {"open": OPEN, "async": ASYNC, "sync": SYNC}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Placement and order of work.
+
+    Parameters
+    ----------
+    order : ndarray of int
+        Operations 2S·task + k, k along the chain of the task (`solvers.search.decode`).
+    place : ndarray of int, shape (T,)
+        Node of every task.
+    """
+
+    order: IntArray
+    place: IntArray
+
+
+def weights_of(objective: Objective) -> dict[str, float]:
+    """Return one weight per term; lexicographic levels are set apart by `LEVEL_FACTOR`."""
+    weights = dict(objective.weights)
+    for depth, name in enumerate(reversed(objective.lexicographic)):
+        weights[name] *= LEVEL_FACTOR**depth
+    return weights
+
+
+def work_of(instance: Instance, data: TickData, objective: Objective) -> Work:
+    """Return what decoding works on; `data` is rounded so that schedules stay feasible."""
+    work, tick = instance.workload, instance.tick_s
+    weights = weights_of(objective)
+    weight = np.where(work.is_training, weights["training_response"], weights["inference_response"])
+    dated = work.is_inference & np.isfinite(work.slo_s)
+    due = np.full(instance.tasks, NO_DUE, dtype=np.int64)
+    due[dated] = ticks_down(work.release_s[dated] + work.slo_s[dated], tick)
+    rules = np.zeros(RULES)
+    rules[MODE], rules[FIFO] = MODES[instance.release_mode], instance.fifo
+    rules[MAKESPAN], rules[NODE_TIME] = weights["makespan"], weights["node_time"]
+    rules[IDLE] = weights["idle"]
+    chain = data.forward.sum(2) + data.backward.sum(2) + data.hop.sum(2)
+    chain += np.where(work.is_training, data.hop.sum(2), 0)
+    least = weight * work.weight * chain.min(axis=0, initial=NO_DUE)
+    return Work(
+        work.is_training.astype(np.uint8),
+        np.ascontiguousarray(data.release),
+        due,
+        weight * work.weight,
+        np.where(dated, weights["late"] / tick * work.weight, 0.0),
+        least,
+        np.ascontiguousarray(data.forward),
+        np.ascontiguousarray(data.backward),
+        np.ascontiguousarray(data.hop),
+        np.ascontiguousarray(data.update),
+        np.ascontiguousarray(data.held),
+        np.ascontiguousarray(data.room),
+        rules,
+    )
+
+
+def plan_of(instance: Instance, schedule: Schedule) -> Plan:
+    """Return the plan of a complete schedule: its operations in order of their starts."""
+    o = schedule.operations
+    stages = instance.cluster.stages
+    chained = o.phase <= BACKWARD
+    task, phase, stage = o.task[chained], o.phase[chained], o.stage[chained]
+    k = np.where(phase == FORWARD, stage, 2 * stages - 1 - stage)
+    operation = 2 * stages * task.astype(np.int64) + k
+    order = operation[np.lexsort((operation, o.start_s[chained]))]
+    return Plan(order, schedule.node.copy())
+
+
+def by_release(instance: Instance, allowed: BoolArray) -> Plan:
+    """Return all tasks in order of release, each chain at once, on nodes in turn."""
+    work, stages = instance.workload, instance.cluster.stages
+    release = work.release_s.copy()
+    if instance.release_mode != "open":
+        training = np.flatnonzero(work.is_training)
+        release[training] = np.maximum.accumulate(release[training])
+    chains = []
+    for i in np.argsort(release, kind="stable").tolist():
+        length = 2 * stages if work.is_training[i] else stages
+        chains.append(2 * stages * i + np.arange(length))
+    order = np.concatenate(chains) if chains else np.zeros(0, dtype=np.int64)
+    nodes = instance.cluster.nodes
+    turns = (np.arange(instance.tasks)[:, None] + np.arange(nodes)) % nodes
+    fits = np.take_along_axis(allowed.T, turns, axis=1)
+    first = np.argmax(fits, axis=1) if instance.tasks else np.zeros(0, dtype=np.int64)
+    return Plan(order, turns[np.arange(instance.tasks), first])
+
+
+def decoded(work: Work, board: Board, plan: Plan) -> float:
+    """Fill the board with a plan; return its cost in ticks, infinity where it cannot be done."""
+    arguments = (work, board, plan.order.copy(), plan.place.copy(), np.inf)
+    return float(run(decode_plan, *arguments))
+
+
+def run(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, compiled for the types of its arguments."""
+    return compiled_once(function, *map(numba.typeof, arguments))(*arguments)
+
+
+def decode_plan(work: Work, board: Board, order: Any, place: Any, limit: float) -> float:
+    """Decode one plan."""
+    return decode(work, board, order, place, limit)
