@@ -1,0 +1,74 @@
+"""`lower_bound`: the best of all bounds, with its certificate."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from solvers.bounds.bound import Bound
+from solvers.bounds.combinatorial import chain_bound_s
+from solvers.bounds.lagrangian import TERMS, ascend, relaxation_of
+from solvers.exact.data import tick_data
+
+
+def lower_bound(
+    instance: Instance,
+    objective: Objective,
+    time_limit_s: float = 10.0,
+    *,
+    upper_s: float | None = None,
+    evaluations: float = math.inf,
+) -> Bound:
+    """Return the best lower bound of an instance's objective.
+
+    Parameters
+    ----------
+    instance : Instance
+        The problem; its rules must lie in the exact model.
+    objective : Objective
+        What is minimised; of a lexicographic objective the first level is bounded.
+    time_limit_s : float, default 10
+        Wall seconds.
+    upper_s : float, optional
+        Value of a known schedule, which speeds the Lagrangian bound up.
+    evaluations : float, optional
+        Limit on evaluations of the Lagrangian, for results that do not depend on the clock.
+
+    Returns
+    -------
+    Bound
+        In seconds, off the time grid too: times are rounded so that every schedule counts.
+
+    Raises
+    ------
+    UnsupportedError
+        If the instance's rules lie outside the exact model.
+    """
+    begin = time.perf_counter()
+    data = tick_data(instance, bound=True)
+    head = data.release
+    best = Bound(
+        chain_bound_s(instance, data, objective, head), "chains", "every task alone, loads of GPUs"
+    )
+    first = set(objective.levels[0])
+    weights = {name: weight if name in first else 0.0 for name, weight in objective.weights.items()}
+    if instance.tasks == 0 or not any(weights[name] for name in TERMS):
+        return best
+    relaxation = relaxation_of(instance, data, weights, head)
+    if relaxation is None:
+        return best
+    rest_s = 0.0
+    if any(weight for name, weight in weights.items() if name not in TERMS):
+        # The least of a sum is no less than the sum of the leasts.
+        rest = Objective(
+            makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
+        )
+        rest_s = chain_bound_s(instance, data, rest, head)
+    left_s = time_limit_s - (time.perf_counter() - begin)
+    target_s = None if upper_s is None else upper_s - rest_s
+    found = ascend(relaxation, target_s, time_limit_s=left_s, evaluations=evaluations)
+    if found.seconds + rest_s > best.seconds:
+        best = Bound(found.seconds + rest_s, found.name, found.explanation, found.multipliers)
+    return best
