@@ -119,7 +119,8 @@ class IterationTable:
     """Iterations of all batches, as the kernel hands them over in order of their ends.
 
     The system charges dearly for memory that is written for the first time. Rows are written once,
-    therefore, into room for as many as the requests done so far let expect.
+    therefore, into room for as many as the requests done so far let expect, and every count is
+    kept in the narrowest type that holds all its values.
 
     Parameters
     ----------
@@ -130,41 +131,46 @@ class IterationTable:
     def __init__(self, tasks: int, stages: int) -> None:
         self.tasks = tasks
         self.rows = 0
-        # In the order of the fields of `Iterations`.
-        shapes = [(0,), (0, stages), (0, stages)] + [(0,)] * COUNTS
         self.columns: list[npt.NDArray[Any]] = [
-            np.empty(shape, dtype=np.float64 if len(shape) == 2 else np.int64) for shape in shapes
+            *(np.empty((0, stages)) for _ in range(2)),
+            *(np.empty(0, dtype=np.uint8) for _ in range(1 + COUNTS)),
         ]
 
     def take(self, batches: Batches, books: Books) -> None:
         """Copy what the kernel has kept, so that it may begin anew."""
         count = int(batches.filled[0])
+        if count == 0:
+            return
         batches.filled[0] = 0
         first, self.rows = self.rows, self.rows + count
-        if self.rows > self.columns[0].size:
-            self._make_room(books)
-        node, *counts = batches.table
-        new = (node, batches.table_start_s, batches.table_end_s, *counts)
-        for column, block in zip(self.columns, new, strict=True):
-            column[first : self.rows] = block[:count]
+        room = len(self.columns[0])
+        if self.rows > room:
+            room = self._room(books)
+        blocks = (batches.table_start_s, batches.table_end_s, *batches.table)
+        for k, block in enumerate(blocks):
+            column, new = self.columns[k], block[:count]
+            kind = column.dtype
+            if new.dtype == np.int64:
+                kind = np.promote_types(kind, np.min_scalar_type(int(new.max())))
+            if len(column) != room or column.dtype != kind:
+                self.columns[k] = np.empty((room, *new.shape[1:]), dtype=kind)
+                self.columns[k][:first] = column[:first]
+            self.columns[k][first : self.rows] = new
 
-    def _make_room(self, books: Books) -> None:
+    def _room(self, books: Books) -> int:
+        """Return how many rows to provide for."""
         ended = int(np.count_nonzero(books.end_state[: self.tasks] != UNFINISHED))
         expected = self.rows * self.tasks / max(ended, 1)
         # The first requests may not be like the rest.
-        room = int(min(max(1.1 * expected, 1.5 * self.rows), 32 * self.rows))
-        for k, column in enumerate(self.columns):
-            longer = np.empty((room, *column.shape[1:]), dtype=column.dtype)
-            longer[: len(column)] = column
-            self.columns[k] = longer
+        return int(min(max(1.1 * expected, 1.5 * self.rows), 32 * self.rows))
 
     def iterations(self) -> Iterations:
         """Return the whole table; nothing can be added then."""
         for column in self.columns:
             # In place: what is too much goes back to the system.
             column.resize((self.rows, *column.shape[1:]), refcheck=False)
-        made: Iterations = trusted(Iterations, *self.columns)
-        return made
+        start_s, end_s, *counts = self.columns
+        return Iterations.trusted(start_s, end_s, *counts)
 
 
 def generated_of(batches: Batches, books: Books, table: IterationTable) -> Generated:
