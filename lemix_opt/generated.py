@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +66,38 @@ class Iterations:
             column = integers(f"iterations.{name}", getattr(self, name), start.shape[:1], minimum=0)
             object.__setattr__(self, name, column)
 
+    @classmethod
+    def trusted(
+        cls, start_s: FloatArray, end_s: FloatArray, *counts: npt.NDArray[Any]
+    ) -> Iterations:
+        """Wrap columns of the engine that are valid as they are, without a check or a copy.
+
+        The counts, `node` first, may be of any integer type; see `__getattr__`.
+        """
+        rows = object.__new__(cls)
+        for name, column in (("start_s", start_s), ("end_s", end_s)):
+            column.flags.writeable = False
+            object.__setattr__(rows, name, column)
+        names = [f.name for f in fields(cls) if f.name not in ("start_s", "end_s")]
+        object.__setattr__(rows, "_narrow", dict(zip(names, counts, strict=True)))
+        return rows
+
+    if not TYPE_CHECKING:  # It would let any name pass.
+
+        def __getattr__(self, name: str) -> IntArray:
+            """Return a count at full width: products of narrow integers overflow in silence."""
+            narrow = self.__dict__.get("_narrow", {})
+            if name not in narrow:
+                raise AttributeError(f"iterations have no {name!r}", name=name, obj=self)
+            column = narrow[name].astype(np.int64)
+            column.flags.writeable = False
+            object.__setattr__(self, name, column)
+            return column
+
     @property
     def rows(self) -> int:
         """Number of iterations I."""
-        return int(self.node.shape[0])
+        return int(self.start_s.shape[0])
 
     @property
     def request_steps(self) -> int:

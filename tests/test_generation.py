@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -200,6 +201,19 @@ def test_a_long_prompt_is_cut_into_chunks() -> None:
     assert made.iterations.prefill_pairs.tolist() == [4 + 16, 5 * 9, 1 * 10, 0]
     assert made.iterations.decodes.tolist() == [0, 1, 1, 1]
     assert made.first_token_s[1] == pytest.approx(1.6 + 1.51 + 1.11)
+
+
+def test_the_table_of_iterations_grows_in_rows_and_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Counts need one byte at first, and pairs of the last prompt more than four.
+    instance = requests([3, 400, 70_000], [9, 5, 7], [0.0, 5.0, 600.0], memory_bytes=1e9)
+    slow = slow_generate(instance, FixedAssignment((0, 0, 0)))
+    monkeypatch.setattr("lemix_opt.engine.batches.ROOM", 2)
+    made = run(instance).generated
+    assert made is not None
+    assert slow.generated == made == pickle.loads(pickle.dumps(made))
+    assert made.iterations.prefill_pairs.max() == 70_000**2
+    assert made.iterations.node.dtype == made.iterations.kv_tokens.dtype == np.int64
+    assert not hasattr(made.iterations, "nodes")
 
 
 def test_the_youngest_makes_room_and_is_prefilled_again() -> None:

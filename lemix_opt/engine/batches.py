@@ -246,7 +246,7 @@ def _columns(
         bucket_tail=none(ring),
         member=none(rule.batch_cap if reference else 1),
         counts=np.zeros((nodes, COUNTS), dtype=np.int64),
-        table=np.empty((room, 1 + COUNTS), dtype=np.int64),
+        table=np.empty((1 + COUNTS, room), dtype=np.int64),
         table_start_s=np.empty((room, stages)),
         table_end_s=np.empty((room, stages)),
         kv_bytes=np.array(real.kv_bytes_per_token),

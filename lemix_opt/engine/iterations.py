@@ -261,9 +261,9 @@ def write_row(books: Books, batches: Batches, rules: Rules, node: int) -> None:
     """Add the iteration that has just ended to the table."""
     row = batches.filled[0]
     batches.filled[0] = row + 1
-    batches.table[row, 0] = node
+    batches.table[0, row] = node
     for k in range(COUNTS):
-        batches.table[row, 1 + k] = batches.counts[node, k]
+        batches.table[1 + k, row] = batches.counts[node, k]
     first = books.row[rules.tasks + node]
     for s in range(rules.stages):
         batches.table_start_s[row, s] = books.start_s[first + s]

@@ -324,7 +324,7 @@ def run(
                         done = end_iteration(
                             view, shown, truth, books, batches, rules, observe, state, node, now
                         )
-                        if batches.filled[0] == batches.table.shape[0]:
+                        if batches.filled[0] == batches.table.shape[1]:
                             yield TOLD_ITERATIONS
                     if done and not trains and waits:
                         for k in range(waits):

@@ -188,7 +188,7 @@ class _Run:
         self.talk = np.zeros(8)
         self.rows = rows_of(instance, costs)
         self.books = _books(instance, costs, rules, self.rows)
-        self.table = IterationTable(instance.cluster.stages)
+        self.table = IterationTable(instance.tasks, instance.cluster.stages)
         shown, truth = view_of(instance), truth_of(instance, costs)
         view, truth, self.batches = batches_of(instance, costs, shown, truth)
         # The kernel counts no references: what it works on lives as long as this object.
@@ -213,7 +213,7 @@ class _Run:
         if told == TOLD_DROP:
             self.out_of_memory.append((int(task), int(second), int(third), now_s))
         elif told == TOLD_ITERATIONS:
-            self.table.take(self.batches)
+            self.table.take(self.batches, self.books)
         elif told == TOLD_BAD_NODE:
             raise _no_node(int(task), int(code), self.instance.cluster.nodes)
         elif told == TOLD_BAD_TIME:
@@ -227,7 +227,7 @@ class _Run:
         books, tasks = self.books, self.instance.tasks
         generated = None
         if self.instance.generation is not None:
-            generated = generated_of(self.batches, self.table)
+            generated = generated_of(self.batches, self.books, self.table)
         return Schedule(
             books.node[:tasks].astype(np.int64),
             operations_of(self.instance, books, self.rows),

@@ -14,7 +14,15 @@ from lemix_opt.engine.books import NONE, Books
 from lemix_opt.engine.jit import compiled_once
 from lemix_opt.generated import Generated, Iterations, trusted
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, OFFLOAD, SYNC, UPDATE, Operations
+from lemix_opt.schedule import (
+    BACKWARD,
+    FORWARD,
+    OFFLOAD,
+    SYNC,
+    UNFINISHED,
+    UPDATE,
+    Operations,
+)
 
 
 def rows_of(instance: Instance, costs: Costs) -> npt.NDArray[np.int64]:
@@ -110,38 +118,64 @@ def describe_rows(
 class IterationTable:
     """Iterations of all batches, as the kernel hands them over in order of their ends.
 
+    The system charges dearly for memory that is written for the first time. Rows are written once,
+    therefore, into room for as many as the requests done so far let expect, and every count is
+    kept in the narrowest type that holds all its values.
+
     Parameters
     ----------
-    stages : int
-        Pipeline stages S.
+    tasks, stages : int
+        Tasks T and pipeline stages S.
     """
 
-    def __init__(self, stages: int) -> None:
-        self.counts = [np.empty((0, 1 + COUNTS), dtype=np.int64)]
-        self.start_s = [np.empty((0, stages))]
-        self.end_s = [np.empty((0, stages))]
+    def __init__(self, tasks: int, stages: int) -> None:
+        self.tasks = tasks
+        self.rows = 0
+        self.columns: list[npt.NDArray[Any]] = [
+            *(np.empty((0, stages)) for _ in range(2)),
+            *(np.empty(0, dtype=np.uint8) for _ in range(1 + COUNTS)),
+        ]
 
-    def take(self, batches: Batches) -> None:
+    def take(self, batches: Batches, books: Books) -> None:
         """Copy what the kernel has kept, so that it may begin anew."""
         count = int(batches.filled[0])
+        if count == 0:
+            return
         batches.filled[0] = 0
-        self.counts.append(batches.table[:count].copy())
-        self.start_s.append(batches.table_start_s[:count].copy())
-        self.end_s.append(batches.table_end_s[:count].copy())
+        first, self.rows = self.rows, self.rows + count
+        room = len(self.columns[0])
+        if self.rows > room:
+            room = self._room(books)
+        blocks = (batches.table_start_s, batches.table_end_s, *batches.table)
+        for k, block in enumerate(blocks):
+            column, new = self.columns[k], block[:count]
+            kind = column.dtype
+            if new.dtype == np.int64:
+                kind = np.promote_types(kind, np.min_scalar_type(int(new.max())))
+            if len(column) != room or column.dtype != kind:
+                self.columns[k] = np.empty((room, *new.shape[1:]), dtype=kind)
+                self.columns[k][:first] = column[:first]
+            self.columns[k][first : self.rows] = new
+
+    def _room(self, books: Books) -> int:
+        """Return how many rows to provide for."""
+        ended = int(np.count_nonzero(books.end_state[: self.tasks] != UNFINISHED))
+        expected = self.rows * self.tasks / max(ended, 1)
+        # The first requests may not be like the rest.
+        return int(min(max(1.1 * expected, 1.5 * self.rows), 32 * self.rows))
 
     def iterations(self) -> Iterations:
-        """Return the whole table."""
-        node, *counts = (
-            np.concatenate([block[:, k] for block in self.counts]) for k in range(1 + COUNTS)
-        )
-        start_s, end_s = np.concatenate(self.start_s), np.concatenate(self.end_s)
-        made: Iterations = trusted(Iterations, node, start_s, end_s, *counts)
-        return made
+        """Return the whole table; nothing can be added then."""
+        for column in self.columns:
+            # In place: what is too much goes back to the system.
+            column.resize((self.rows, *column.shape[1:]), refcheck=False)
+        start_s, end_s, *counts = self.columns
+        return Iterations.trusted(start_s, end_s, *counts)
 
 
-def generated_of(batches: Batches, table: IterationTable) -> Generated:
+def generated_of(batches: Batches, books: Books, table: IterationTable) -> Generated:
     """Return the tokens of all requests and the iterations, at the end of a run."""
-    table.take(batches)
+    table.take(batches, books)
     columns = (batches.start_s, batches.first_s, batches.last_s, batches.made, batches.preemptions)
     made: Generated = trusted(Generated, *columns, table.iterations())
     return made
