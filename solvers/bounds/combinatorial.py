@@ -73,9 +73,11 @@ def makespan_ticks(instance: Instance, data: TickData, head: IntArray) -> int:
         down = forward[:, s:].sum(1) + hop[:, s:].sum(1)
         # After a task's last operation on this stage.
         after_inference = down - forward[:, s]
-        after_training = backward[:, :s].sum(1) + hop[:, :s].sum(1)
+        update = int(data.update[:, s].min())
+        # The update runs beside what follows on other stages.
+        after_training = np.maximum(backward[:, :s].sum(1) + hop[:, :s].sum(1) - update, 0)
         tail = np.where(training, after_training, after_inference)
-        load = forward[:, s] + training * (backward[:, s] + data.update[:, s].min())
+        load = forward[:, s] + training * (backward[:, s] + update)
         best = max(best, _sets(arrive, load, tail, nodes))
     return best
 
