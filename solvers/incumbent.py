@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ OnSolution = Callable[[Schedule, Value], None]
 
 
 class Incumbent:
-    """Keeps the best schedule and the best lower bound of a run.
+    """Keeps the best schedule and the best lower bound of a run; threads may share it.
 
     Parameters
     ----------
@@ -35,6 +36,7 @@ class Incumbent:
         self.schedule: Schedule | None = None
         self.value: Value | None = None
         self.lower_bound: float | None = None
+        self.lock = threading.RLock()
         self.trajectory: list[tuple[float, float | None, float | None]] = []
 
     @property
@@ -60,22 +62,24 @@ class Incumbent:
         """Keep a schedule if it is complete and better than all before; say whether it was."""
         value = objective_value(self.instance, schedule, self.objective)
         first = value[0] if isinstance(value, tuple) else value
-        better = self.value is None or value < self.value  # type: ignore[operator]
-        if not better or not math.isfinite(first):
-            return False
-        self.schedule, self.value = schedule, value
-        self._note()
-        if self.on_solution is not None:
-            self.on_solution(schedule, value)
+        with self.lock:
+            better = self.value is None or value < self.value  # type: ignore[operator]
+            if not better or not math.isfinite(first):
+                return False
+            self.schedule, self.value = schedule, value
+            self._note()
+            if self.on_solution is not None:
+                self.on_solution(schedule, value)
         return True
 
     def raise_bound(self, seconds: float | None) -> None:
         """Keep a lower bound of the first level if it is higher than all before."""
         if seconds is None or not math.isfinite(seconds):
             return
-        if self.lower_bound is None or seconds > self.lower_bound:
-            self.lower_bound = seconds
-            self._note()
+        with self.lock:
+            if self.lower_bound is None or seconds > self.lower_bound:
+                self.lower_bound = seconds
+                self._note()
 
     def _note(self) -> None:
         if isinstance(self.value, float):

@@ -30,5 +30,9 @@ POLICIES: Registry[Policy] = Registry(
 SOLVERS: Registry[Any] = Registry(
     "solver",
     "lemix_opt.solvers",
-    {"anneal": "solvers.search.anneal:Anneal", "cpsat": "solvers.exact.cpsat:CpSat"},
+    {
+        "anneal": "solvers.search.anneal:Anneal",
+        "cpsat": "solvers.exact.cpsat:CpSat",
+        "portfolio": "solvers.portfolio:Portfolio",
+    },
 )

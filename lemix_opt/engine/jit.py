@@ -23,7 +23,7 @@ ENGINE = Path(__file__).resolve().parent
 LOG = logging.getLogger("lemix_opt")
 F = TypeVar("F", bound=Callable[..., Any])
 # Nothing is allocated in compiled code, so that nothing needs counting; see `compiled`.
-OPTIONS = {"_nrt": False, "error_model": "numpy"}
+OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 
 
 def inlined(function: F) -> F:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ from solvers.search.decode import Board, Work, board_of
 from solvers.search.moves import DRAWS, anneal
 from solvers.search.plan import Plan, by_release, decoded, plan_of, run, work_of
 
-STEPS = 256
-"""Steps between two looks at the clock."""
+STEPS, WORK = 256, 2 * 10**7
+"""Steps between two looks at the clock, fewer of them where plans are long."""
 START_POLICIES = ("budget", "shortest-response", "lemix")
 
 
@@ -70,7 +71,7 @@ class Anneal:
         note = ""
         try:
             search = Search(best)
-            search.begin(np.random.default_rng(seed))
+            search.begin()
             search.cool(
                 np.random.default_rng(seed),
                 until_s=time_limit_s,
@@ -87,10 +88,19 @@ class Anneal:
 
 
 class Search:
-    """Plans for one instance, decoded and improved; schedules go to an incumbent."""
+    """Plans for one instance, decoded and improved; schedules go to an incumbent.
 
-    def __init__(self, best: Incumbent) -> None:
+    Parameters
+    ----------
+    best : Incumbent
+        What is improved.
+    halt : threading.Event, optional
+        Ends annealing when it is set.
+    """
+
+    def __init__(self, best: Incumbent, halt: threading.Event | None = None) -> None:
         self.best, self.instance = best, best.instance
+        self.halt = threading.Event() if halt is None else halt
         self.data: TickData = tick_data(self.instance, bound=False)
         self.work: Work = work_of(self.instance, self.data, best.objective)
         self.board: Board = board_of(self.work)
@@ -103,7 +113,7 @@ class Search:
         """Whether every task fits on some node."""
         return bool(np.all(np.any(self.allowed, axis=0)))
 
-    def begin(self, rng: np.random.Generator) -> None:
+    def begin(self) -> None:
         """Start from the best of the incumbent, policies, and all tasks in order of release."""
         if not self.possible:
             return
@@ -155,7 +165,7 @@ class Search:
         begin_s, begin_cost = self.best.elapsed_s, self.cost
         state = _State(self.plan, self.cost, self.instance)
         done, part = 0, 0.0
-        while part < 1.0 and not self.best.proven:
+        while part < 1.0 and not self.best.proven and not self.halt.is_set():
             heat = hot * begin_cost * (cold / hot) ** part
             done += state.steps(self, rng, heat)
             if state.best_cost < self.cost:
@@ -177,6 +187,7 @@ class _State:
         self.place = plan.place.copy()
         self.best_order, self.best_place = plan.order.copy(), plan.place.copy()
         self.costs: FloatArray = np.array([cost, cost])
+        self.each = max(8, min(STEPS, WORK // max(plan.order.size, 1) ** 2))
 
     @property
     def best_cost(self) -> float:
@@ -186,7 +197,7 @@ class _State:
         """Take some steps at one temperature; return how many plans were decoded."""
         arguments: tuple[Any, ...] = (
             *(search.work, search.board, search.allowed, self.order, self.place, self.where),
-            *(self.best_order, self.best_place, rng.random((STEPS, DRAWS)), self.costs),
+            *(self.best_order, self.best_place, rng.random((self.each, DRAWS)), self.costs),
             *(heat, heat),
         )
         # Every step counts a little, so that a search without legal moves ends as well.

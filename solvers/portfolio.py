@@ -1,0 +1,176 @@
+"""`portfolio`: policies, annealing, bounds and the exact solver, which share what they find."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.checks import whole
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.result import Result, Value
+from lemix_opt.schedule import Schedule
+from solvers.bounds.front import lower_bound
+from solvers.exact.cpsat import CpSat
+from solvers.incumbent import Incumbent, OnSolution
+from solvers.search.anneal import Anneal, Search
+
+FIRST, BOUNDED, ALONE = 0.05, 0.2, 0.35
+"""Parts of the time limit by which the first annealing and the bound end; with one worker the
+annealing ends at `ALONE` and the bound so much later."""
+PLANS, EVALUATIONS = 500, 20
+"""Decoded plans and evaluations of the Lagrangian per unit of a deterministic limit."""
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """All ways to a schedule and to a bound, anytime.
+
+    Policies and annealing give schedules, `lower_bound` and `cpsat` prove. With two workers or
+    more annealing goes on in a thread of its own beside the bound and cpsat, which starts from the
+    best schedule; with one they take turns. Ctrl-C returns the best so far.
+
+    Parameters
+    ----------
+    workers : int, default 1
+        Threads.
+    """
+
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        whole("workers", self.workers, minimum=1)
+
+    def solve(
+        self,
+        instance: Instance,
+        objective: Objective,
+        *,
+        time_limit_s: float = 60.0,
+        deterministic_limit: float | None = None,
+        seed: int = 0,
+        initial: Schedule | None = None,
+        on_solution: OnSolution | None = None,
+    ) -> Result:
+        """Solve an instance; never worse than `initial`.
+
+        A deterministic limit is cpsat's; annealing and bounds get their parts of it, one after the
+        other, so that the clock decides nothing.
+        """
+        best = Incumbent(instance, objective, on_solution)
+        if initial is not None:
+            best.offer(initial)
+        run = _Run(self, best, time_limit_s, deterministic_limit, seed)
+        try:
+            run.go()
+        except KeyboardInterrupt:
+            run.note = "interrupted"
+        finally:
+            run.stop()
+        return run.result()
+
+
+class _Run:
+    def __init__(
+        self,
+        solver: Portfolio,
+        best: Incumbent,
+        time_limit_s: float,
+        limit: float | None,
+        seed: int,
+    ) -> None:
+        self.solver, self.best, self.time_limit_s = solver, best, time_limit_s
+        self.limit, self.seed = limit, seed
+        self.rng = np.random.default_rng(seed)
+        self.search: Search | None = None
+        self.halt = threading.Event()
+        self.thread: threading.Thread | None = None
+        self.exact: Result | None = None
+        self.note = ""
+
+    def go(self) -> None:
+        """Search, bound and prove."""
+        best, instance = self.best, self.best.instance
+        search = self.search = Search(best, self.halt)
+        search.begin()
+        side_by_side = self.solver.workers > 1 and self.limit is None
+        self._anneal(FIRST if side_by_side else ALONE)
+        if side_by_side and instance.tasks and not best.proven:
+            self.thread = threading.Thread(target=self._anneal, args=(1.0,), daemon=True)
+            self.thread.start()
+        if best.proven:
+            return
+        share = (BOUNDED if side_by_side else ALONE + BOUNDED) * self.time_limit_s
+        bound = lower_bound(
+            instance,
+            best.objective,
+            np.inf if self.limit is not None else max(share - best.elapsed_s, 0.0),
+            upper_s=best.first_value if best.schedule is not None else None,
+            evaluations=np.inf if self.limit is None else EVALUATIONS * self.limit,
+        )
+        best.raise_bound(bound.seconds)
+        left_s = self.time_limit_s - best.elapsed_s
+        if best.proven or left_s <= 0:
+            return
+        workers = max(self.solver.workers - side_by_side, 1)
+        self.exact = CpSat(workers=workers).solve(
+            instance,
+            best.objective,
+            time_limit_s=left_s,
+            deterministic_limit=self.limit,
+            seed=self.seed,
+            initial=best.schedule,
+            on_solution=self._offer,
+        )
+        low = self.exact.lower_bound
+        best.raise_bound(low[0] if isinstance(low, tuple) else low)
+        self.note = self.exact.explanation
+
+    def _offer(self, schedule: Schedule, value: Value) -> None:
+        self.best.offer(schedule)
+
+    def _anneal(self, until: float) -> None:
+        assert self.search is not None
+        defaults = Anneal()
+        self.search.cool(
+            self.rng,
+            until_s=until * self.time_limit_s,
+            plans=None if self.limit is None else PLANS * self.limit,
+            hot=defaults.hot,
+            cold=defaults.cold,
+        )
+
+    def stop(self) -> None:
+        """End the annealing beside."""
+        proven = self.best.proven or (self.exact is not None and self.exact.status == "optimal")
+        if proven or self.note == "interrupted":
+            self.halt.set()
+        if self.thread is not None:
+            self.thread.join()
+
+    def result(self) -> Result:
+        """Return the best of all; cpsat's own result where levels are proven one by one."""
+        parameters: dict[str, Any] = {
+            "workers": self.solver.workers,
+            "time_limit_s": self.time_limit_s,
+        }
+        found = self.best.result("portfolio", self.seed, parameters, self.note)
+        exact = self.exact
+        if exact is None or exact.objective is None:
+            if exact is not None and exact.status == "infeasible" and found.objective is None:
+                return exact
+            return found
+        if isinstance(found.objective, tuple) and exact.objective == found.objective:
+            return Result(
+                **{
+                    **{name: getattr(exact, name) for name in exact.__dataclass_fields__},
+                    "trajectory": found.trajectory,
+                    "runtime_s": found.runtime_s,
+                    "solver": "portfolio",
+                    "parameters": parameters,
+                }
+            )
+        return found
