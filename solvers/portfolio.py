@@ -21,6 +21,8 @@ from solvers.search.anneal import Anneal, Search
 FIRST, BOUNDED, ALONE = 0.05, 0.2, 0.35
 """Parts of the time limit by which the first annealing and the bound end; with one worker the
 annealing ends at `ALONE` and the bound so much later."""
+PLANS_PER_OPERATION = 3000
+"""Plans of one annealing, which small instances get long before the time is over."""
 PLANS, EVALUATIONS = 500, 20
 """Decoded plans and evaluations of the Lagrangian per unit of a deterministic limit."""
 
@@ -99,7 +101,7 @@ class _Run:
         side_by_side = self.solver.workers > 1 and self.limit is None
         self._anneal(FIRST if side_by_side else ALONE)
         if side_by_side and instance.tasks and not best.proven:
-            self.thread = threading.Thread(target=self._anneal, args=(1.0,), daemon=True)
+            self.thread = threading.Thread(target=self._anneal_on, daemon=True)
             self.thread.start()
         if best.proven:
             return
@@ -133,20 +135,28 @@ class _Run:
         self.best.offer(schedule)
 
     def _anneal(self, until: float) -> None:
+        """Anneal once, until a part of the time limit at most."""
         assert self.search is not None
+        size = self.search.work.training.size + int(self.search.work.training.sum())
+        plans = PLANS_PER_OPERATION * size * self.best.instance.cluster.stages
         defaults = Anneal()
         self.search.cool(
             self.rng,
-            until_s=until * self.time_limit_s,
-            plans=None if self.limit is None else PLANS * self.limit,
+            until_s=until * self.time_limit_s if self.limit is None else np.inf,
+            plans=plans if self.limit is None else min(PLANS * self.limit, plans),
             hot=defaults.hot,
             cold=defaults.cold,
         )
 
+    def _anneal_on(self) -> None:
+        """Anneal again and again until the time limit."""
+        while not self.halt.is_set() and self.best.elapsed_s < self.time_limit_s:
+            self._anneal(1.0)
+
     def stop(self) -> None:
         """End the annealing beside."""
         proven = self.best.proven or (self.exact is not None and self.exact.status == "optimal")
-        if proven or self.note == "interrupted":
+        if proven or self.note == "interrupted" or self.best.elapsed_s >= self.time_limit_s:
             self.halt.set()
         if self.thread is not None:
             self.thread.join()

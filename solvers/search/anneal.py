@@ -40,12 +40,12 @@ class Anneal:
     ----------
     workers : int, default 1
         Accepted for all solvers; one thread is used.
-    hot, cold : float, default 0.005, 3e-5
+    hot, cold : float, default 0.02, 3e-5
         First and last temperature, in parts of the objective of the schedule that it starts from.
     """
 
     workers: int = 1
-    hot: float = 0.005
+    hot: float = 0.02
     cold: float = 3e-5
 
     def __post_init__(self) -> None:
@@ -74,8 +74,8 @@ class Anneal:
             search.begin()
             search.cool(
                 np.random.default_rng(seed),
-                until_s=time_limit_s,
-                plans=deterministic_limit,
+                until_s=time_limit_s if deterministic_limit is None else math.inf,
+                plans=math.inf if deterministic_limit is None else deterministic_limit,
                 hot=self.hot,
                 cold=self.cold,
             )
@@ -117,8 +117,7 @@ class Search:
         """Start from the best of the incumbent, policies, and all tasks in order of release."""
         if not self.possible:
             return
-        if self.best.schedule is not None:
-            self.try_plan(plan_of(self.instance, self.best.schedule))
+        self.follow_best()
         for name in START_POLICIES:
             try:
                 schedule = simulate(self.instance, POLICIES.create(name))
@@ -127,6 +126,11 @@ class Search:
             if schedule.complete:
                 self.try_plan(plan_of(self.instance, schedule))
         self.try_plan(by_release(self.instance, self.allowed))
+
+    def follow_best(self) -> None:
+        """Take over the incumbent where somebody else has improved it."""
+        if self.best.schedule is not None:
+            self.try_plan(plan_of(self.instance, self.best.schedule))
 
     def try_plan(self, plan: Plan) -> None:
         """Decode a plan; keep it if it is better."""
@@ -154,14 +158,15 @@ class Search:
         self,
         rng: np.random.Generator,
         *,
-        until_s: float,
-        plans: float | None = None,
+        until_s: float = math.inf,
+        plans: float = math.inf,
         hot: float,
         cold: float,
     ) -> None:
-        """Anneal from the best plan until a time of the run, or for so many decoded plans."""
+        """Anneal from the best plan until a time of the run or for so many decoded plans."""
         if self.plan is None or self.instance.tasks == 0:
             return
+        self.follow_best()
         begin_s, begin_cost = self.best.elapsed_s, self.cost
         state = _State(self.plan, self.cost, self.instance)
         done, part = 0, 0.0
@@ -170,10 +175,8 @@ class Search:
             done += state.steps(self, rng, heat)
             if state.best_cost < self.cost:
                 self.try_plan(Plan(state.best_order.copy(), state.best_place.copy()))
-            spent = self.best.elapsed_s - begin_s
-            part = spent / max(until_s - begin_s, 1e-9)
-            if plans is not None:
-                part = done / plans
+            spent_s = self.best.elapsed_s - begin_s
+            part = max(spent_s / max(until_s - begin_s, 1e-9), done / plans)
 
 
 class _State:

@@ -4,7 +4,8 @@ The operations are put on their node in the given order, each as early as its pr
 GPU's gaps and its memory allow. Training holds its memory without end until its backward is put
 down; where that leaves no room for a forward, the training that has come furthest on the node goes
 on first, which always can. What comes out keeps every rule of the exact model, and every active
-schedule is the outcome of its own order of starts.
+schedule is the outcome of its own order of starts (but for the FIFO option, under which a task's
+forwards are put down in one go).
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from solvers.search.decode import MODE, NEVER, OPEN, Board, Work, decode
 
 # Uniform numbers that a step uses: kind of move, task, node or partner, portion, shift, threshold.
 DRAWS = 6
-PLACE, EXCHANGE, BOTH, WHOLE = 0.15, 0.25, 0.35, 0.6
+PLACE, EXCHANGE, BOTH, BUNDLE, WHOLE = 0.15, 0.25, 0.35, 0.45, 0.65
 """Shares of the moves, summed up: a task changes its node; two tasks change nodes; a task changes
-its node and the place of its forwards or backwards in the order; these change their place only.
-What is left over moves single operations."""
+its node and the place of its forwards or backwards in the order; the whole chain is pulled
+together at another place, on any node; forwards or backwards change their place only. What is
+left over moves single operations."""
 REACH = 0.1
 """How far something moves at most, in parts of the order."""
 
@@ -61,6 +62,23 @@ def gather(work: Work, order: Any, where: Any, portion: int, shift: int) -> None
         slide(work, order, where, source, min(max(source + shift, 0), size - 1))
 
 
+@inlined
+def bundle(work: Work, order: Any, where: Any, task: int, shift: int) -> None:
+    """Pull a task's chain together, so many places from its first or last operation."""
+    stages = work.forward.shape[2]
+    base = 2 * stages * task
+    last = (2 * stages if work.training[task] else stages) - 1
+    if shift < 0:
+        slide(work, order, where, where[base], max(where[base] + shift, 0))
+        for k in range(1, last + 1):
+            slide(work, order, where, where[base + k], where[base + k - 1] + 1)
+        return
+    edge = order.size - 1
+    slide(work, order, where, where[base + last], min(where[base + last] + shift, edge))
+    for k in range(last - 1, -1, -1):
+        slide(work, order, where, where[base + k], where[base + k + 1] - 1)
+
+
 def anneal(
     work: Work,
     board: Board,
@@ -104,10 +122,10 @@ def anneal(
         shift = int(draws[step, 4] * (2 * reach + 1)) - reach
         if kind >= EXCHANGE and shift == 0:
             continue
-        if kind < PLACE or EXCHANGE <= kind < BOTH:
+        if kind < PLACE or EXCHANGE <= kind < BUNDLE:
             first = int(draws[step, 1] * tasks) if kind < PLACE else order[0, source] // chain
             old, new = place[first], int(draws[step, 2] * nodes)
-            if new == old or not allowed[new, first]:
+            if (new == old and kind < BOTH) or not allowed[new, first]:
                 continue
             place[first] = new
         elif kind < EXCHANGE:
@@ -122,6 +140,8 @@ def anneal(
             target = min(max(source + shift, 0), size - 1)
             if slide(work, order[1], where[1], source, target) == source:
                 continue
+        elif BOTH <= kind < BUNDLE:
+            bundle(work, order[1], where[1], first, shift)
         elif kind >= EXCHANGE:
             operation = order[0, source]
             gather(work, order[1], where[1], operation - operation % (chain // 2), shift)
