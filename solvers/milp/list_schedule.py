@@ -1,0 +1,114 @@
+"""A first schedule, task by task, so that windows of time are narrow and an answer is at hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from lemix_opt.checks import BoolArray, IntArray
+from lemix_opt.instance import Instance
+from lemix_opt.schedule import FORWARD
+from solvers.exact.data import TickData
+from solvers.milp.chains import Chains
+
+
+class _Gpu:
+    """What earlier tasks have taken of a GPU."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.busy: list[tuple[int, int]] = []
+        self.held: list[tuple[int, int, int]] = []
+        self.last_forward = 0
+
+    def free_from(self, ready: int, length: int) -> int:
+        """First tick from `ready` on with `length` free ticks."""
+        for begin, end in self.busy:
+            if ready + length <= begin:
+                break
+            ready = max(ready, end)
+        return ready
+
+    def room_from(self, amount: int) -> int:
+        """First tick from which on `amount` fits at all times."""
+        changes = sorted({t for begin, end, _ in self.held for t in (begin, end)})
+        full = 0
+        for now, until in pairwise(changes):
+            if sum(h for b, e, h in self.held if b <= now < e) + amount > self.room:
+                full = until
+        return full
+
+
+def list_schedule(
+    instance: Instance, data: TickData, chain: Chains, may: BoolArray
+) -> tuple[IntArray, IntArray]:
+    """Insert the tasks in order of release, each where it ends first.
+
+    Parameters
+    ----------
+    may : ndarray of bool, shape (T, N)
+        Nodes a task may run on; at least one per task.
+
+    Returns
+    -------
+    node : ndarray of int, shape (T,)
+    start : ndarray of int, shape (O,)
+        Ticks.
+    """
+    gpus = [[_Gpu(int(room)) for room in rooms] for rooms in data.room]
+    node = np.zeros(instance.tasks, dtype=np.int64)
+    start = np.zeros(len(chain.task), dtype=np.int64)
+    release = data.release.copy()
+    training = instance.workload.is_training
+    # The closed loop goes by index, also where own releases are out of order.
+    release[training] = np.maximum.accumulate(release[training])
+    event = 0
+    for i in np.argsort(release, kind="stable").tolist():
+        first, end = chain.spans[i]
+        ready = max(int(data.release[i]), event if chain.event[i] >= 0 else 0)
+        best = None
+        for n in np.flatnonzero(may[i]).tolist():
+            found = _insert(instance, data, chain, gpus[n], i, n, ready)
+            if best is None or found[0] < best[0]:
+                best = (found[0], n, found[1])
+        assert best is not None
+        node[i], start[first:end] = best[1], best[2]
+        _take(data, chain, gpus[best[1]], i, best[1], start)
+        if chain.event[i] >= 0:
+            event = int(start[chain.event[i]] + chain.length[best[1], chain.event[i]])
+    return node, start
+
+
+def _insert(
+    instance: Instance, data: TickData, chain: Chains, gpus: list[_Gpu], i: int, n: int, ready: int
+) -> tuple[int, list[int]]:
+    """Last end and starts of a task on a node, in the gaps that are left."""
+    starts, last = [], 0
+    for o in range(*chain.spans[i]):
+        s, length = int(chain.stage[o]), int(chain.length[n, o])
+        takes = length + int(chain.tail[n, o])
+        ready += int(chain.gap[n, o])
+        if chain.phase[o] == FORWARD:
+            ready = max(ready, gpus[s].room_from(int(data.held[n, i, s])))
+            if instance.fifo:
+                ready = max(ready, gpus[s].last_forward)
+        start = gpus[s].free_from(ready, takes) if takes else ready
+        starts.append(start)
+        ready = start + length
+        last = max(last, start + takes)
+    return last, starts
+
+
+def _take(data: TickData, chain: Chains, gpus: list[_Gpu], i: int, n: int, start: IntArray) -> None:
+    for o in range(*chain.spans[i]):
+        gpu, s = gpus[int(chain.stage[o])], int(chain.stage[o])
+        begin, end = int(start[o]), int(start[o] + chain.length[n, o])
+        if end + chain.tail[n, o] > begin:
+            gpu.busy.append((begin, end + int(chain.tail[n, o])))
+            gpu.busy.sort()
+        if chain.phase[o] == FORWARD:
+            last = chain.holds_until(i, s)
+            free = int(start[last] + chain.length[n, last])
+            gpu.held.append((begin, free, int(data.held[n, i, s])))
+            gpu.last_forward = max(gpu.last_forward, end)
