@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from lemix_opt.checks import BoolArray, IntArray
 from lemix_opt.instance import Instance
+from lemix_opt.result import Value
 from lemix_opt.schedule import FORWARD
 from solvers.exact.data import TickData
 from solvers.milp.chains import Chains
+
+SWAPS_PER_TASK = 20
 
 
 class _Gpu:
@@ -40,15 +45,50 @@ class _Gpu:
         return full
 
 
+def search(
+    instance: Instance, worth: Callable[[IntArray], Value], release: IntArray, seed: int
+) -> None:
+    """Try orders of tasks: by release, requests first, then swaps of two in the best so far.
+
+    Parameters
+    ----------
+    worth : callable
+        Value of the list schedule in an order of tasks, shape (T,); smaller is better.
+    release : ndarray of int, shape (T,)
+        Own releases in ticks.
+    """
+    rng, tasks = np.random.default_rng(seed), instance.tasks
+    training = instance.workload.is_training
+    trained = np.flatnonzero(training)
+
+    def value(order: IntArray) -> tuple[IntArray, Any]:
+        # The closed loop goes by index.
+        order = order.copy()
+        order[training[order]] = trained
+        return order, worth(order)
+
+    best = value(np.argsort(release, kind="stable"))
+    trials = [np.lexsort((release, training))] if tasks > 1 else []
+    for _ in range(SWAPS_PER_TASK * tasks if tasks > 1 else 0):
+        swapped = best[0].copy()
+        pair = rng.choice(tasks, 2, replace=False)
+        swapped[pair] = swapped[pair[::-1]]
+        trial = value(trials.pop() if trials else swapped)
+        if trial[1] <= best[1]:
+            best = trial
+
+
 def list_schedule(
-    instance: Instance, data: TickData, chain: Chains, may: BoolArray
+    instance: Instance, data: TickData, chain: Chains, may: BoolArray, order: IntArray
 ) -> tuple[IntArray, IntArray]:
-    """Insert the tasks in order of release, each where it ends first.
+    """Insert the tasks in an order, each on the node where it ends first.
 
     Parameters
     ----------
     may : ndarray of bool, shape (T, N)
         Nodes a task may run on; at least one per task.
+    order : ndarray of int, shape (T,)
+        Training tasks by index.
 
     Returns
     -------
@@ -59,12 +99,8 @@ def list_schedule(
     gpus = [[_Gpu(int(room)) for room in rooms] for rooms in data.room]
     node = np.zeros(instance.tasks, dtype=np.int64)
     start = np.zeros(len(chain.task), dtype=np.int64)
-    release = data.release.copy()
-    training = instance.workload.is_training
-    # The closed loop goes by index, also where own releases are out of order.
-    release[training] = np.maximum.accumulate(release[training])
     event = 0
-    for i in np.argsort(release, kind="stable").tolist():
+    for i in order.tolist():
         first, end = chain.spans[i]
         ready = max(int(data.release[i]), event if chain.event[i] >= 0 else 0)
         best = None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from lemix_opt.checks import IntArray, whole
+from lemix_opt.checks import BoolArray, IntArray, whole
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
@@ -19,14 +19,14 @@ from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from lemix_opt.validation import validate
 from solvers.exact.data import TickData, tick_data
-from solvers.milp.chains import chains, heads, open_nodes, windows
+from solvers.milp.chains import Chains, chains, heads, open_nodes, windows
 from solvers.milp.constraints import starts, state_rules
-from solvers.milp.list_schedule import list_schedule
+from solvers.milp.list_schedule import list_schedule, search
 from solvers.milp.outcome import Outcome
 from solvers.milp.program import Program
 from solvers.milp.reading import schedule_of
 from solvers.milp.terms import Frame, Level, endings, state_level
-from solvers.milp.weights import weights
+from solvers.milp.weights import loads, weights
 
 OnSolution = Callable[[Schedule, Value], None]
 SLACK = 1e-7
@@ -86,7 +86,7 @@ class Milp:
         UnsupportedError
             If the rules lie outside the exact model or the program is larger than `max_nonzeros`.
         """
-        run = _Run(self, instance, objective, time_limit_s, deterministic_limit)
+        run = _Run(self, instance, objective, time_limit_s, deterministic_limit, seed)
         data = tick_data(instance, bound=False)
         if initial is not None:
             run.offer(initial)
@@ -122,17 +122,20 @@ class _Run:
         objective: Objective,
         time_limit_s: float,
         deterministic_limit: float | None,
+        seed: int,
     ) -> None:
         self.solver, self.instance, self.objective = solver, instance, objective
-        self.time_limit_s = time_limit_s
+        self.time_limit_s, self.seed = time_limit_s, seed
         self.options: dict[str, Any] = {"mip_rel_gap": 0.0}
         if deterministic_limit is not None:
             self.options["node_limit"] = max(1, math.ceil(deterministic_limit))
         self.outcome = Outcome(bool(objective.lexicographic))
 
-    def offer(self, schedule: Schedule) -> None:
-        """Keep a schedule if it is better than all before."""
-        self.outcome.offer(schedule, objective_value(self.instance, schedule, self.objective))
+    def offer(self, schedule: Schedule) -> Value:
+        """Keep a schedule if it is better than all before; return its value."""
+        value = objective_value(self.instance, schedule, self.objective)
+        self.outcome.offer(schedule, value)
+        return value
 
     def descend(self, data: TickData, *, bound: bool, share: float) -> list[float | None]:
         """Solve level after level; return the proven bounds in seconds, None where unknown."""
@@ -143,15 +146,15 @@ class _Run:
             outcome.no_schedule(exact=data.exact, bound=bound)
             return found
         if not bound:
-            node, start = list_schedule(self.instance, data, chain, may)
-            self.offer(schedule_of(self.instance, chain, node, start))
+            self._first_schedules(data, chain, may)
         prices = [weights(self.instance, self.objective, names, bound=bound) for names in order]
         # Off the grid seconds and ticks of lower levels cannot be compared.
         known = outcome.levels if data.exact or bound or len(order) == 1 else ()
         head = heads(chain, data, may)
+        work = loads(self.instance, int(data.release.max(initial=0)), bound=bound)
         deadline = np.full(self.instance.tasks, data.horizon)
         if known:
-            deadline = prices[0].deadlines(head.done, known[0], data.horizon)
+            deadline = prices[0].deadlines(head.done, known[0], data.horizon, work)
         window = windows(chain, head, deadline)
         if not window.possible:
             outcome.no_schedule(exact=data.exact, bound=bound)
@@ -159,7 +162,7 @@ class _Run:
         program = Program(self.solver.max_nonzeros)
         columns = starts(program, chain, window)
         state_rules(program, self.instance, data, chain, window, columns)
-        frame = Frame(program, self.instance, data, chain, window, columns, bound)
+        frame = Frame(program, self.instance, data, chain, window, columns, work)
         done = endings(frame)
         levels = [state_level(frame, price, done) for price in prices]
         until = outcome.begin + share * self.time_limit_s
@@ -190,6 +193,13 @@ class _Run:
         else:
             outcome.schedule_proven = outcome.schedule_proven or not bound
         return found
+
+    def _first_schedules(self, data: TickData, chain: Chains, may: BoolArray) -> None:
+        def worth(order: IntArray) -> Value:
+            node, start = list_schedule(self.instance, data, chain, may, order)
+            return self.offer(schedule_of(self.instance, chain, node, start))
+
+        search(self.instance, worth, data.release, self.seed)
 
     def _check(self, schedule: Schedule) -> None:
         """Offer what HiGHS returned, unless its tolerances let a broken rule through."""

@@ -9,14 +9,13 @@ from math import inf
 import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray
-from lemix_opt.grid import ticks_down, ticks_up
 from lemix_opt.instance import Instance
 from solvers.exact.data import TickData
 from solvers.milp.chains import Chains, Windows
 from solvers.milp.constraints import Starts
 from solvers.milp.program import NOTHING, Program, Step
 from solvers.milp.units import common_unit
-from solvers.milp.weights import Weights, last_end
+from solvers.milp.weights import Loads, Weights, last_end
 
 
 @dataclass
@@ -65,7 +64,7 @@ class Frame:
     chain: Chains
     window: Windows
     start: Starts
-    bound: bool
+    work: Loads
 
 
 Done = Callable[[IntArray], list[IntArray]]
@@ -227,17 +226,8 @@ def _span(frame: Frame, n: int, done: list[Done]) -> int:
 
 
 def _idle(frame: Frame, spans: IntArray) -> IntArray:
-    """Column of the GPU ticks without work inside spans.
-
-    A bound takes work rounded up off it, so that idle is never overrated.
-    """
-    instance, costs = frame.instance, frame.instance.costs
-    kind, stages = instance.cluster.node_class, instance.cluster.stages
-    ticks = ticks_up if frame.bound else ticks_down
-    busy = ticks(costs.forward_s, instance.tick_s).sum(2)
-    training = ticks(costs.backward_s, instance.tick_s).sum(2)
-    training = training + ticks(costs.closing_s, instance.tick_s).sum(1)[:, None]
-    busy = (busy + training * instance.workload.is_training)[kind].T
+    """Column of the GPU ticks without work inside spans."""
+    stages, busy = frame.work.stages, frame.work.by_node
     idle = np.array([frame.program.add(upper=float(stages * len(spans) * frame.data.horizon))])
     frame.program.row(
         0.0,

@@ -53,20 +53,71 @@ class Weights:
         late = float(self.late @ (done > self.due))
         return self.constant_s + float(self.done @ done) + self.makespan * last_end(done) + late
 
-    def deadlines(self, done: IntArray, most_s: float, horizon: int) -> IntArray:
-        """Return ticks by which tasks end in every schedule of value `most_s` or less, shape (T,).
+    def deadlines(self, done: IntArray, most_s: float, horizon: int, loads: Loads) -> IntArray:
+        """Return ticks by which tasks end in some best schedule, shape (T,).
 
-        All other tasks then end at `done` at the earliest.
+        Parameters
+        ----------
+        done : ndarray of int, shape (T,)
+            Earliest ends.
+        most_s : float
+            Value of a known schedule.
+        horizon : int
+            Tick by which some best schedule has ended in any case.
+        loads : Loads
+            Work and releases.
         """
         spare = (most_s - self.least_s(done)) + 1e-9 * max(1.0, abs(most_s))
         limit = np.full(len(done), horizon, dtype=np.int64)
-        for base, charged in ((done, self.done), (last_end(done), self.makespan)):
+        # At every tick behind the last release some node is in use, or all the rest could start
+        # a tick earlier at no loss. So the last end is limited where node time is.
+        stages = loads.stages
+        idle = spare + self.idle * loads.busy
+        in_use = ((self.node_time, spare), (stages * self.idle, idle))
+        limits: list[tuple[IntArray | int, FloatArray | float, float]] = [
+            (loads.last_release, price, left) for price, left in in_use
+        ]
+        limits += [(done, self.done, spare), (last_end(done), self.makespan, spare)]
+        for base, charged, left in limits:
             price = np.broadcast_to(charged, limit.shape)
             room = np.full(limit.shape, inf)
-            np.divide(spare, price, out=room, where=price > 0)
+            np.divide(left, price, out=room, where=price > 0)
             whole = np.floor(np.minimum(room, float(horizon)) + 1e-6).astype(np.int64)
             limit = np.minimum(limit, base + whole)
         return limit
+
+
+@dataclass(frozen=True)
+class Loads:
+    """Work of an instance in ticks.
+
+    Parameters
+    ----------
+    stages : int
+        GPUs per node.
+    by_node : ndarray of int, shape (T, N)
+        GPU ticks of a task, as they count against `idle`.
+    last_release : int
+        Last own release.
+    """
+
+    stages: int
+    by_node: IntArray
+    last_release: int
+
+    @property
+    def busy(self) -> int:
+        """Most GPU ticks that all tasks can take."""
+        return int(self.by_node.max(axis=1, initial=0).sum())
+
+
+def loads(instance: Instance, last_release: int, *, bound: bool) -> Loads:
+    """Count the work; a bound rounds it up, so that idle is never overrated."""
+    costs, tick = instance.costs, instance.tick_s
+    ticks = ticks_up if bound else ticks_down
+    training = ticks(costs.backward_s, tick).sum(2) + ticks(costs.closing_s, tick).sum(1)[:, None]
+    busy = ticks(costs.forward_s, tick).sum(2) + training * instance.workload.is_training
+    return Loads(instance.cluster.stages, busy[instance.cluster.node_class].T, last_release)
 
 
 def weights(
