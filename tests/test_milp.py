@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 from strategies import instances
+from test_cli import lemix
 from test_exact import IDLE_OBJECTIVES, REGULAR, flow_shop, regular_value, tiny
 
 import solvers.milp
+from instances import write
 from lemix_opt import Cluster, Costs, Instance, Objective, Schedule, Workload
 from lemix_opt.errors import FieldError, LemixError, UnknownNameError, UnsupportedError
 from lemix_opt.evaluation import objective_value
@@ -250,6 +253,14 @@ def test_unknown_parameters_and_rules_outside_are_refused() -> None:
         solve(shop, "milp", max_nonzeros=0)
     with pytest.raises(UnsupportedError, match="gpu_sharing"):
         solve(replace(shop, fifo=False, gpu_sharing="reference_threads"), "milp")
+
+
+def test_the_command_solves_with_milp(tmp_path: Path) -> None:
+    write(flow_shop([[3, 5], [4, 1], [2, 2]]), tmp_path / "shop.json")
+    run = lemix("solve", "shop.json", "--solver", "milp", "--json", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert (found["solver"], found["status"], found["objective"]) == ("milp", "optimal", 10.0)
 
 
 def test_units_of_prices() -> None:

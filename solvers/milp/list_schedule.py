@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,8 @@ from solvers.exact.data import TickData
 from solvers.milp.chains import Chains
 
 SWAPS_PER_TASK = 20
+MOST_PLACED = 10_000
+"""Tasks placed in all trials together."""
 
 
 class _Gpu:
@@ -37,16 +40,23 @@ class _Gpu:
 
     def room_from(self, amount: int) -> int:
         """First tick from which on `amount` fits at all times."""
-        changes = sorted({t for begin, end, _ in self.held for t in (begin, end)})
-        full = 0
-        for now, until in pairwise(changes):
-            if sum(h for b, e, h in self.held if b <= now < e) + amount > self.room:
+        changes = [(begin, held) for begin, _, held in self.held]
+        changes += [(end, -held) for _, end, held in self.held]
+        changes.sort()
+        used, full = 0, 0
+        for (now, change), (until, _) in pairwise(changes):
+            used += change
+            if used + amount > self.room and until > now:
                 full = until
         return full
 
 
 def search(
-    instance: Instance, worth: Callable[[IntArray], Value], release: IntArray, seed: int
+    instance: Instance,
+    worth: Callable[[IntArray], Value],
+    release: IntArray,
+    seed: int,
+    until: float,
 ) -> None:
     """Try orders of tasks: by release, requests first, then swaps of two in the best so far.
 
@@ -56,6 +66,8 @@ def search(
         Value of the list schedule in an order of tasks, shape (T,); smaller is better.
     release : ndarray of int, shape (T,)
         Own releases in ticks.
+    until : float
+        Reading of `time.perf_counter` at which to stop.
     """
     rng, tasks = np.random.default_rng(seed), instance.tasks
     training = instance.workload.is_training
@@ -68,8 +80,10 @@ def search(
         return order, worth(order)
 
     best = value(np.argsort(release, kind="stable"))
-    trials = [np.lexsort((release, training))] if tasks > 1 else []
-    for _ in range(SWAPS_PER_TASK * tasks if tasks > 1 else 0):
+    trials = [np.lexsort((release, training))]
+    for _ in range(min(SWAPS_PER_TASK * tasks, MOST_PLACED // tasks) if tasks > 1 else 0):
+        if time.perf_counter() > until:
+            break
         swapped = best[0].copy()
         pair = rng.choice(tasks, 2, replace=False)
         swapped[pair] = swapped[pair[::-1]]

@@ -22,7 +22,7 @@ from solvers.exact.data import TickData, tick_data
 from solvers.milp.chains import Chains, chains, heads, open_nodes, windows
 from solvers.milp.constraints import starts, state_rules
 from solvers.milp.list_schedule import list_schedule, search
-from solvers.milp.outcome import Outcome
+from solvers.milp.outcome import NOISE_S, Outcome
 from solvers.milp.program import Program
 from solvers.milp.reading import schedule_of
 from solvers.milp.terms import Frame, Level, endings, state_level
@@ -49,10 +49,10 @@ class Milp:
     `initial`, narrows the ticks that an operation may start in.
 
     HiGHS is called through SciPy, which passes on neither a start solution, a seed, threads nor a
-    callback: `initial` becomes a bound on the objective and is returned where nothing better is
-    found, the seed is recorded only, one thread runs, and `on_solution` is called once, at the
-    end. A unit of `deterministic_limit` is one node of the branch-and-bound tree, per level and
-    model; what happens in the root node has no limit but that of time.
+    callback. So `initial` becomes a bound on the objective and is returned where nothing better is
+    found; the seed only steers the search for list schedules; one thread runs; `on_solution` is
+    called once, at the end. A unit of `deterministic_limit` is one node of the branch-and-bound
+    tree, per level and model; the work in the root node is limited by time alone.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class _Run:
             outcome.no_schedule(exact=data.exact, bound=bound)
             return found
         if not bound:
-            self._first_schedules(data, chain, may)
+            self._first_schedules(data, chain, may, outcome.begin + 0.1 * self.time_limit_s)
         prices = [weights(self.instance, self.objective, names, bound=bound) for names in order]
         # Off the grid seconds and ticks of lower levels cannot be compared.
         known = outcome.levels if data.exact or bound or len(order) == 1 else ()
@@ -173,6 +173,9 @@ class _Run:
                 break
             if known and (depth == 0 or data.exact):
                 _at_most(program, level, outcome.levels[depth])
+                if level.least_s >= outcome.levels[depth] - NOISE_S:
+                    found[depth] = level.least_s
+                    continue
             answer = _highs(program, level, {**self.options, "time_limit": left})
             if answer.status == _INFEASIBLE:
                 outcome.no_schedule(exact=data.exact, bound=bound)
@@ -194,12 +197,12 @@ class _Run:
             outcome.schedule_proven = outcome.schedule_proven or not bound
         return found
 
-    def _first_schedules(self, data: TickData, chain: Chains, may: BoolArray) -> None:
+    def _first_schedules(self, data: TickData, chain: Chains, may: BoolArray, until: float) -> None:
         def worth(order: IntArray) -> Value:
             node, start = list_schedule(self.instance, data, chain, may, order)
             return self.offer(schedule_of(self.instance, chain, node, start))
 
-        search(self.instance, worth, data.release, self.seed)
+        search(self.instance, worth, data.release, self.seed, until)
 
     def _check(self, schedule: Schedule) -> None:
         """Offer what HiGHS returned, unless its tolerances let a broken rule through."""
