@@ -232,6 +232,14 @@ def test_memory_that_binds_keeps_two_trainings_apart() -> None:
     assert result.objective == 6.0
 
 
+def test_fifo_forbids_to_overtake_behind_a_long_hop() -> None:
+    costs = Costs(np.full((1, 2, 2), 2.0), 0.0, 0.0, 0.0, hop_s=np.array([[[10.0], [0.0]]]))
+    free = Instance(Cluster(1, 2, 1.0), Workload([0, 0], [0.0, 1.0], 1, 8), costs, tick_s=1.0)
+    both = Objective(inference_response=1)
+    assert proven(free, both).objective == 14.0 + 5.0
+    assert proven(replace(free, fifo=True), both).objective == 17.0 + 4.0
+
+
 def test_programs_beyond_the_limit_say_what_to_do() -> None:
     shop = flow_shop([[3, 5], [4, 1], [2, 2]])
     with pytest.raises(UnsupportedError, match=r"variables.*at most 100.*tick_s.*cpsat"):
@@ -260,7 +268,7 @@ def test_the_command_solves_with_milp(tmp_path: Path) -> None:
     run = lemix("solve", "shop.json", "--solver", "milp", "--json", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert (found["solver"], found["status"], found["objective"]) == ("milp", "optimal", 10.0)
+    assert (found["solver"], found["status"], found["objective"]) == ("milp", "optimal", 11.0)
 
 
 def test_units_of_prices() -> None:
