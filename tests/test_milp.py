@@ -224,12 +224,33 @@ def test_rounding_that_leaves_no_schedule_is_not_called_infeasible() -> None:
     assert result.lower_bound == pytest.approx(1.0)
 
 
-def test_memory_that_binds_keeps_two_trainings_apart() -> None:
-    costs = Costs(np.ones((1, 2, 1)), np.ones((1, 2, 1)), 3 * 2.0**20, 0.0)
+@given(SEEDS, MODES, st.booleans())
+@settings(max_examples=examples(40), deadline=None)
+def test_memory_that_binds_is_kept_as_by_brute_force(seed: int, mode: str, fifo: bool) -> None:
+    rng = np.random.default_rng(seed)
+    kind = [1, 1] + [0] * int(rng.integers(2))
+    shape = (1, len(kind), 2)
+    costs = Costs(
+        rng.integers(1, 3, shape),
+        rng.integers(1, 3, shape),
+        rng.integers(1, 5, shape) * 2.0**20,
+        0.0,
+    )
+    release = np.sort(rng.integers(0, 4, len(kind)))
+    work = Workload(kind, release, 1, 8, weight=rng.integers(1, 4, len(kind)), slo_s=5.0)
+    cluster = Cluster(1, 2, 4 * 2.0**20)
+    instance = Instance(cluster, work, costs, release_mode=mode, fifo=fifo, tick_s=1.0)
+    wanted = optimum(instance, lambda ends: regular_value(instance, ends))
+    assert proven(instance, REGULAR).objective == pytest.approx(wanted, abs=1e-6)
+
+
+def test_memory_keeps_two_trainings_apart() -> None:
+    costs = Costs(np.ones((1, 2, 2)), np.ones((1, 2, 2)), 3 * 2.0**20, 0.0)
     work = Workload([1, 1], [0.0, 0.0], 1, 8)
-    instance = Instance(Cluster(1, 1, 5 * 2.0**20), work, costs, release_mode="open", tick_s=1.0)
-    result = proven(instance, Objective(training_response=1))
-    assert result.objective == 6.0
+    tight = Instance(Cluster(1, 2, 5 * 2.0**20), work, costs, release_mode="open", tick_s=1.0)
+    roomy = replace(tight, cluster=Cluster(1, 2, 6 * 2.0**20))
+    assert proven(tight, Objective(makespan=1)).objective == 8.0
+    assert proven(roomy, Objective(makespan=1)).objective == 6.0
 
 
 def test_fifo_forbids_to_overtake_behind_a_long_hop() -> None:
