@@ -32,7 +32,7 @@ class BenchSettings:
 
     Parameters
     ----------
-    solvers : tuple of str, default ("cpsat",)
+    solvers : tuple of str, default ("portfolio",)
         Names of solvers and policies.
     objective : str, default ""
         Name of a weighting of the suite; its first one when empty.
@@ -46,7 +46,7 @@ class BenchSettings:
         Seed of the solvers.
     """
 
-    solvers: tuple[str, ...] = ("cpsat",)
+    solvers: tuple[str, ...] = ("portfolio",)
     objective: str = ""
     time_limit_s: float = 60.0
     deterministic_limit: float | None = None

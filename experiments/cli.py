@@ -53,7 +53,7 @@ def solvers(as_json: Json = False) -> None:
 @app.command()
 def solve(
     path: InstancePath,
-    solver: Annotated[str, typer.Option(help="Name out of 'lemix solvers'.")] = "cpsat",
+    solver: Annotated[str, typer.Option(help="Name out of 'lemix solvers'.")] = "portfolio",
     makespan: Annotated[float, typer.Option(help="Weight of the makespan.")] = 1.0,
     inference_response: Annotated[float, typer.Option(help="Weight of responses.")] = 0.0,
     training_response: Annotated[float, typer.Option(help="Weight of responses.")] = 0.0,

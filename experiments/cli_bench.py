@@ -51,7 +51,7 @@ def bench(
     from experiments.progress import progress_bar
 
     settings = BenchSettings(
-        tuple(solver or ["cpsat"]), objective, time_limit, deterministic_limit, workers, seed
+        tuple(solver or ["portfolio"]), objective, time_limit, deterministic_limit, workers, seed
     )
     jobs = whole("jobs", jobs, minimum=0) or joblib.cpu_count()
     if out is not None and out.exists() and not out.is_dir():

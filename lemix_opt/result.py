@@ -90,6 +90,33 @@ class Result:
     def __post_init__(self) -> None:
         choice("status", self.status, STATUSES)
 
+    def primal_integral_s(self, reference: float | None = None) -> float:
+        """Return how long the run was away from a value, weighed by how far (Berthold 2013).
+
+        Parameters
+        ----------
+        reference : float, optional
+            The value aimed at in seconds, such as the best known; the run's own when omitted.
+
+        Returns
+        -------
+        float
+            Seconds; the distance |upper − reference| / max(|upper|, |reference|) is 1 until the
+            first schedule. Weighted objectives only; NaN where no value is known.
+        """
+        if reference is None:
+            reference = self.objective if isinstance(self.objective, float) else None
+        if reference is None:
+            return float("nan")
+        total, away, since = 0.0, 1.0, 0.0
+        for moment, upper, _ in self.trajectory:
+            if upper is None:
+                continue
+            total += away * (moment - since)
+            largest = max(abs(upper), abs(reference))
+            away, since = abs(upper - reference) / largest if largest else 0.0, moment
+        return total + away * max(self.runtime_s - since, 0.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; the schedule as lists of columns."""
         operations = self.schedule.operations if self.schedule is not None else None

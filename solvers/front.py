@@ -44,7 +44,7 @@ def list_solvers() -> list[str]:
 
 def solve(
     instance: Instance,
-    solver: str = "cpsat",
+    solver: str = "portfolio",
     objective: Objective | None = None,
     time_limit_s: float = 60.0,
     deterministic_limit: float | None = None,
@@ -60,7 +60,7 @@ def solve(
     ----------
     instance : Instance
         The problem.
-    solver : str, default "cpsat"
+    solver : str, default "portfolio"
         A name out of `list_solvers`. A policy is simulated on the predicted costs.
     objective : Objective, default makespan
         What is minimised.

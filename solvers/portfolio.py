@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -169,18 +169,23 @@ class _Run:
         }
         found = self.best.result("portfolio", self.seed, parameters, self.note)
         exact = self.exact
-        if exact is None or exact.objective is None:
-            if exact is not None and exact.status == "infeasible" and found.objective is None:
-                return exact
+        if exact is None:
             return found
+        if found.objective is None:
+            return exact if exact.status == "infeasible" else found
         if isinstance(found.objective, tuple) and exact.objective == found.objective:
-            return Result(
-                **{
-                    **{name: getattr(exact, name) for name in exact.__dataclass_fields__},
-                    "trajectory": found.trajectory,
-                    "runtime_s": found.runtime_s,
-                    "solver": "portfolio",
-                    "parameters": parameters,
-                }
+            return replace(
+                exact,
+                solver="portfolio",
+                parameters=parameters,
+                trajectory=found.trajectory,
+                runtime_s=found.runtime_s,
             )
+        if exact.rounding_gap is not None and found.gap is not None and not self.best.proven:
+            # What is left is rounding where cpsat proved the best schedule on the grid.
+            return replace(found, rounding_gap=min(exact.rounding_gap, self._distance()))
         return found
+
+    def _distance(self) -> float:
+        low = self.best.lower_bound
+        return self.best.first_value - (low if low is not None else -np.inf)
