@@ -12,13 +12,13 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from lemix_opt.evaluation import objective_value
-from lemix_opt.grid import to_seconds
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import PROOF_TOLERANCE, Result, Value, relative_gap
-from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE, Operations, Schedule
+from lemix_opt.schedule import Schedule
 from solvers.exact.data import TickData, tick_data
 from solvers.exact.model import Model, build
+from solvers.exact.readout import schedule_from
 from solvers.exact.terms import Level, levels
 
 OnSolution = Callable[[Schedule, Value], None]
@@ -151,35 +151,10 @@ class _Run:
         return cp_solver.solve(model.cp, _Watch(self, model))
 
     def read(self, model: Model, value: Callable[[Any], int]) -> Schedule:
-        """Turn a solution into seconds; ends are exact starts plus exact durations."""
-        instance = self.instance
-        costs, kind = instance.costs, instance.cluster.node_class
-        training = instance.workload.is_training
+        """Turn a solution into seconds."""
         node = [next(n for n, literal in enumerate(row) if value(literal)) for row in model.on]
-        rows: list[tuple[int, int, int, int, float, float]] = []
-        release = instance.workload.release_s.copy()
-        event = 0.0
-        ends: dict[tuple[int, int, int], float] = {}
-        for (i, phase, s), variable in model.start.items():
-            k = kind[node[i]]
-            duration = (costs.forward_s if phase == FORWARD else costs.backward_s)[k, i, s]
-            start = float(to_seconds(value(variable), instance.tick_s))
-            end = ends[i, phase, s] = start + float(duration)
-            rows.append((i, phase, s, node[i], start, end))
-            if phase == BACKWARD and costs.closing_s[k, s] > 0:
-                rows.append((i, UPDATE, s, node[i], end, end + float(costs.closing_s[k, s])))
-        if instance.release_mode != "open":
-            for i in np.flatnonzero(training).tolist():
-                release[i] = max(float(release[i]), event)
-                event = ends[i, FORWARD if instance.release_mode == "async" else BACKWARD, 0]
-        table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-        whole = table[:, :4].astype(np.int64)
-        zeros = np.zeros(len(table), dtype=np.int64)
-        operations = Operations(
-            whole[:, 0], whole[:, 1], whole[:, 2], zeros, whole[:, 3], table[:, 4], table[:, 5]
-        )
-        states = np.zeros(instance.tasks, dtype=np.int64)
-        return Schedule(np.array(node, dtype=np.int64), operations, states, release)
+        starts = {key: value(variable) for key, variable in model.start.items()}
+        return schedule_from(self.instance, np.array(node, dtype=np.int64), starts)
 
     def result(self, bounds: list[float | None], exact: bool) -> Result:
         """Put together what is known."""
