@@ -28,5 +28,5 @@ POLICIES: Registry[Policy] = Registry(
     },
 )
 SOLVERS: Registry[Any] = Registry(
-    "solver", "lemix_opt.solvers", {"cpsat": "solvers.exact.cpsat:CpSat"}
+    "solver", "lemix_opt.solvers", {"cpsat": "solvers.exact.cpsat:create"}
 )

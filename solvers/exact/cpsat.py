@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import PROOF_TOLERANCE, Result, Value, relative_gap
 from lemix_opt.schedule import Schedule
 from solvers.exact.data import TickData, tick_data
-from solvers.exact.model import Model, build
+from solvers.exact.model import build
+from solvers.exact.parts import Parts, chosen
 from solvers.exact.readout import schedule_from
 from solvers.exact.terms import Level, levels
+from solvers.exact.variables import Model
 
 OnSolution = Callable[[Schedule, Value], None]
 _PROVEN = (cp_model.OPTIMAL, cp_model.FEASIBLE)
@@ -39,6 +41,7 @@ class CpSat:
     """
 
     workers: int = 1
+    parts: Parts = field(default_factory=Parts)
 
     def solve(
         self,
@@ -98,8 +101,8 @@ class _Run:
 
     def descend(self, data: TickData, *, bound: bool, share: float) -> list[float | None]:
         """Solve level after level; return the proven bounds in seconds, None where unknown."""
-        model = build(self.instance, data)
-        parts = levels(self.instance, data, model, self.objective, bound=bound)
+        model = build(self.instance, data, self.solver.parts)
+        parts = levels(self.instance, model, self.objective, self.solver.parts, bound=bound)
         if self.best is not None:
             _hint(model, self.instance, self.best)
         deadline = self.begin + share * self.time_limit_s
@@ -226,3 +229,8 @@ def _hint(model: Model, instance: Instance, schedule: Schedule) -> None:
     for key, start in zip(keys, np.rint(o.start_s / instance.tick_s).tolist(), strict=True):
         if key in model.start:
             model.cp.add_hint(model.start[key], int(start))
+
+
+def create(workers: int = 1, parts: Any = None, **switches: bool) -> CpSat:
+    """Build the solver; `parts` and `switches` as in `chosen`."""
+    return CpSat(workers, chosen(parts, switches))
