@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lemix_opt.instance import Instance
@@ -17,7 +19,14 @@ from solvers.exact.parts import Parts
 from solvers.exact.variables import Model, declare
 
 
-def build(instance: Instance, data: TickData, parts: Parts, *, horizon: int | None = None) -> Model:
+def build(
+    instance: Instance,
+    data: TickData,
+    parts: Parts,
+    *,
+    horizon: int | None,
+    check: Callable[[], None],
+) -> Model:
     """State placement, chains, releases, GPUs, memory and the FIFO option.
 
     Parameters
@@ -28,6 +37,8 @@ def build(instance: Instance, data: TickData, parts: Parts, *, horizon: int | No
         What to state beyond the problem itself.
     horizon : int, optional
         Tick by which all tasks are to end, below the one of `data`.
+    check : callable
+        Called at times; what it raises ends the building.
     """
     chain = chains(instance, data)
     first = np.full(instance.tasks, -1, dtype=np.int64)
@@ -37,7 +48,7 @@ def build(instance: Instance, data: TickData, parts: Parts, *, horizon: int | No
         trains = list(loop.tasks)
         first[trains] = np.maximum(first[trains], loop.head)
     end = data.horizon if horizon is None else min(horizon, data.horizon)
-    model = declare(instance, data, chain, first.tolist(), end)
+    model = declare(instance, data, chain, first.tolist(), end, check)
     releases(instance, data, model)
     if parts.loop:
         distances(model, loop)
@@ -47,6 +58,7 @@ def build(instance: Instance, data: TickData, parts: Parts, *, horizon: int | No
     if parts.area:
         area(model, instance.cluster.nodes, instance.cluster.stages)
     memory(instance, data, model, energy=parts.energy)
+    check()
     if parts.symmetry:
         open_in_order(instance, data, model)
     return model

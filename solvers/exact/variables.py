@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ class Model:
         Whether task i runs on node n.
     horizon : int
         Tick by which all tasks end.
+    check : callable
+        To be called in loops that may take long.
     head : dict of (task, phase, stage) to int
         Earliest starts.
     start, end : dict of (task, phase, stage) to expression
@@ -44,6 +46,7 @@ class Model:
     chain: Sequence[Chain]
     on: list[list[Any]]
     horizon: int
+    check: Callable[[], None]
     head: dict[Key, int] = field(default_factory=dict)
     start: dict[Key, Any] = field(default_factory=dict)
     end: dict[Key, Any] = field(default_factory=dict)
@@ -52,7 +55,12 @@ class Model:
 
 
 def declare(
-    instance: Instance, data: TickData, chain: Sequence[Chain], first: Sequence[int], horizon: int
+    instance: Instance,
+    data: TickData,
+    chain: Sequence[Chain],
+    first: Sequence[int],
+    horizon: int,
+    check: Callable[[], None],
 ) -> Model:
     """State placements and chains; tasks first start at `first` at the earliest.
 
@@ -67,14 +75,17 @@ def declare(
         Earliest first start of every task; negative: no windows, every start is free.
     horizon : int
         Latest end of all tasks.
+    check : callable
+        Called for every task; what it raises ends the building.
     """
     cp = cp_model.CpModel()
     nodes, stages = range(instance.cluster.nodes), range(instance.cluster.stages)
     on = [[cp.new_bool_var(f"on{i},{n}") for n in nodes] for i in range(instance.tasks)]
-    model = Model(cp, chain, on, horizon)
+    model = Model(cp, chain, on, horizon, check)
     model.runs = {(n, s): [] for n in nodes for s in stages}
     fits = np.all(data.held <= data.room[:, None, :], axis=2)
     for i in range(instance.tasks):
+        check()
         cp.add_exactly_one(on[i])
         cp.add_bool_and(~on[i][n] for n in nodes if not fits[n, i])
         _operations(model, i, int(first[i]))

@@ -13,6 +13,7 @@ def one_order(instance: Instance, model: Model) -> None:
     """Order every pair of tasks by one literal that all stages share."""
     cp, stages = model.cp, range(instance.cluster.stages)
     for i, j in combinations(range(instance.tasks), 2):
+        model.check()
         ahead = cp.new_bool_var(f"ahead{i},{j}")
         for n in range(instance.cluster.nodes):
             together = [] if instance.cluster.nodes == 1 else [model.on[i][n], model.on[j][n]]
