@@ -32,7 +32,7 @@ SOLVERS: Registry[Any] = Registry(
     "lemix_opt.solvers",
     {
         "anneal": "solvers.search.anneal:Anneal",
-        "cpsat": "solvers.exact.cpsat:CpSat",
+        "cpsat": "solvers.exact.cpsat:create",
         "milp": "solvers.milp.solver:Milp",
         "portfolio": "solvers.portfolio:Portfolio",
     },

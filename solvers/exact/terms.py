@@ -11,8 +11,9 @@ from lemix_opt.grid import ticks_down, ticks_up
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.schedule import FORWARD
-from solvers.exact.data import TickData
-from solvers.exact.model import Model
+from solvers.exact.constraints.bounds import head_tail_rows, load_rows
+from solvers.exact.parts import Parts
+from solvers.exact.variables import Model
 
 _SCALES = (1, 10, 100, 1000, 10**4, 10**6)
 
@@ -36,34 +37,39 @@ class Level:
 
 
 def levels(
-    instance: Instance, data: TickData, model: Model, objective: Objective, *, bound: bool
+    instance: Instance,
+    model: Model,
+    objective: Objective,
+    parts: Parts,
+    *,
+    bound: bool,
 ) -> list[Level]:
     """Return the objective's levels over a model's variables, in order of importance."""
-    return [_level(instance, data, model, objective, names, bound) for names in objective.levels]
+    return [_level(instance, model, objective, parts, names, bound) for names in objective.levels]
 
 
 def _level(
     instance: Instance,
-    data: TickData,
     model: Model,
     objective: Objective,
+    parts: Parts,
     names: tuple[str, ...],
     bound: bool,
 ) -> Level:
-    parts: list[tuple[float, Any]] = []
+    terms: list[tuple[float, Any]] = []
     constant = 0.0
     work, tick = instance.workload, instance.tick_s
-    spans = _spans(instance, data, model) if {"idle", "node_time"} & set(names) else []
+    spans = _spans(instance, model) if {"idle", "node_time"} & set(names) else []
+    if parts.loads:
+        load_rows(model, dict(enumerate(spans)))
     for name in names:
         weight = objective.weights[name]
         if name == "makespan":
-            end = model.cp.new_int_var(0, data.horizon, "makespan")
-            model.cp.add_max_equality(end, [*model.done, 0])
-            parts.append((weight * tick, end))
+            terms.append((weight * tick, _makespan(instance, model, parts)))
         elif name in ("inference_response", "training_response"):
             mask = work.is_inference if name == "inference_response" else work.is_training
             for i in np.flatnonzero(mask).tolist():
-                parts.append((weight * float(work.weight[i]) * tick, model.done[i]))
+                terms.append((weight * float(work.weight[i]) * tick, model.done[i]))
                 constant -= weight * float(work.weight[i]) * float(work.release_s[i])
         elif name == "late":
             for i in np.flatnonzero(work.is_inference & np.isfinite(work.slo_s)).tolist():
@@ -71,27 +77,38 @@ def _level(
                 due = int(ticks(work.release_s[i] + work.slo_s[i], tick))
                 late = model.cp.new_bool_var(f"late{i}")
                 model.cp.add(model.done[i] <= due).only_enforce_if(~late)
-                parts.append((weight * float(work.weight[i]), late))
+                terms.append((weight * float(work.weight[i]), late))
         elif name == "node_time":
-            parts.extend((weight * tick, span) for span in spans)
+            terms.extend((weight * tick, span) for span in spans)
         elif name == "idle":
-            parts.append((weight * tick, _idle(instance, data, model, spans, bound)))
-    fitting = [k / tick for k in _SCALES if _whole(parts, k / tick)]
+            terms.append((weight * tick, _idle(instance, model, spans, bound)))
+    fitting = [k / tick for k in _SCALES if _whole(terms, k / tick)]
     scale = fitting[0] if fitting else _SCALES[-1] / tick
-    terms = [int(np.floor(c * scale + 1e-7)) * v for c, v in parts]
-    return Level(sum(terms) if terms else model.cp.new_constant(0), scale, constant, bool(fitting))
+    whole = [int(np.floor(c * scale + 1e-7)) * v for c, v in terms]
+    return Level(sum(whole) if whole else model.cp.new_constant(0), scale, constant, bool(fitting))
 
 
-def _whole(parts: list[tuple[float, Any]], scale: float) -> bool:
-    return all(abs(c * scale - round(c * scale)) <= 1e-9 * max(1.0, c * scale) for c, _ in parts)
+def _whole(terms: list[tuple[float, Any]], scale: float) -> bool:
+    return all(abs(c * scale - round(c * scale)) <= 1e-9 * max(1.0, c * scale) for c, _ in terms)
 
 
-def _spans(instance: Instance, data: TickData, model: Model) -> list[Any]:
+def _makespan(instance: Instance, model: Model, parts: Parts) -> Any:
+    end = model.cp.new_int_var(0, model.horizon, "makespan")
+    for done in model.done:
+        model.cp.add(end >= done)
+    if parts.loads:
+        load_rows(model, dict.fromkeys(range(instance.cluster.nodes), end))
+    if parts.head_tail:
+        head_tail_rows(model, end)
+    return end
+
+
+def _spans(instance: Instance, model: Model) -> list[Any]:
     cp, spans = model.cp, []
     for n in range(instance.cluster.nodes):
-        first = cp.new_int_var(0, data.horizon, f"first{n}")
-        last = cp.new_int_var(0, data.horizon, f"last{n}")
-        span = cp.new_int_var(0, data.horizon, f"span{n}")
+        first = cp.new_int_var(0, model.horizon, f"first{n}")
+        last = cp.new_int_var(0, model.horizon, f"last{n}")
+        span = cp.new_int_var(0, model.horizon, f"span{n}")
         cp.add(span >= last - first)
         for i in range(instance.tasks):
             here = model.on[i][n]
@@ -101,7 +118,7 @@ def _spans(instance: Instance, data: TickData, model: Model) -> list[Any]:
     return spans
 
 
-def _idle(instance: Instance, data: TickData, model: Model, spans: list[Any], bound: bool) -> Any:
+def _idle(instance: Instance, model: Model, spans: list[Any], bound: bool) -> Any:
     kind, training = instance.cluster.node_class, instance.workload.is_training
     costs = instance.costs
     # A bound never rounds busy down, so that idle is never overrated.
@@ -111,7 +128,7 @@ def _idle(instance: Instance, data: TickData, model: Model, spans: list[Any], bo
     extra = extra + ticks(costs.closing_s, instance.tick_s)[kind].sum(1)[:, None]
     busy = busy + extra * training[None, :]
     stages = instance.cluster.stages
-    idle = model.cp.new_int_var(0, stages * instance.cluster.nodes * data.horizon, "idle")
+    idle = model.cp.new_int_var(0, stages * instance.cluster.nodes * model.horizon, "idle")
     used = sum(
         int(busy[n, i]) * model.on[i][n]
         for n in range(instance.cluster.nodes)

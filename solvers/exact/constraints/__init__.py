@@ -1,0 +1,1 @@
+"""Constraints of the exact model, one idea per file."""

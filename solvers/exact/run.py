@@ -1,0 +1,171 @@
+"""One run of `cpsat`: a first schedule, then level after level of the objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from lemix_opt.evaluation import objective_value
+from lemix_opt.instance import Instance
+from lemix_opt.objective import Objective
+from lemix_opt.result import Result, Value
+from lemix_opt.schedule import Schedule
+from solvers.exact.board import Board
+from solvers.exact.chains import chains
+from solvers.exact.data import TickData, tick_data
+from solvers.exact.heads import closed_loop
+from solvers.exact.hints import hint
+from solvers.exact.limits import Limits, OutOfTimeError
+from solvers.exact.model import build
+from solvers.exact.outcome import outcome
+from solvers.exact.parts import Parts
+from solvers.exact.readout import schedule_from
+from solvers.exact.search import search
+from solvers.exact.start import first_boards
+from solvers.exact.terms import levels
+from solvers.exact.variables import Model
+
+_PROVEN = (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN)
+
+
+class Run:
+    """State of one run; parameters as in `CpSat` and its `solve`."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        objective: Objective,
+        parts: Parts,
+        workers: int,
+        time_limit_s: float,
+        deterministic_limit: float | None,
+        seed: int,
+        on_solution: Callable[[Schedule, Value], None] | None,
+    ) -> None:
+        self.limits = Limits(time_limit_s, deterministic_limit)
+        self.instance, self.objective, self.parts = instance, objective, parts
+        self.workers, self.seed, self.on_solution = workers, seed, on_solution
+        self.best: Schedule | None = None
+        self.value: Value | None = None
+        self.trajectory: list[tuple[float, float | None, float | None]] = []
+        self.note = ""
+        self.schedule_proven = self.impossible = self.interrupted = False
+        self.bounds: list[float | None] = [None] * len(objective.levels)
+
+    def solve(self, initial: Schedule | None) -> Result:
+        """Search within the limits; what is known by then is the result."""
+        if initial is not None:
+            self.offer(initial)
+        data = tick_data(self.instance, bound=False)
+        try:
+            if self.parts.start:
+                self._start(data)
+            self._descend(data, bound=False, share=1.0 if data.exact else 0.5)
+            if not data.exact and not self.interrupted:
+                self.bounds = [None] * len(self.bounds)
+                self._descend(tick_data(self.instance, bound=True), bound=True, share=1.0)
+        except OutOfTimeError:
+            self.note = "the time limit was reached before the search began"
+        except KeyboardInterrupt:
+            self.interrupted = True
+        if self.interrupted:
+            self.note = "interrupted"
+        return outcome(
+            self.best,
+            self.value,
+            self.bounds,
+            lexicographic=bool(self.objective.lexicographic),
+            impossible=self.impossible,
+            note=self.note,
+            rounding=not data.exact and self.schedule_proven,
+            runtime_s=self.limits.passed_s,
+            trajectory=self.trajectory,
+            seed=self.seed,
+            parameters={
+                "workers": self.workers,
+                "time_limit_s": self.limits.time_limit_s,
+                "parts": asdict(self.parts),
+            },
+        )
+
+    def offer(self, schedule: Schedule) -> None:
+        """Keep a schedule if it is better than all before."""
+        value = objective_value(self.instance, schedule, self.objective)
+        if self.value is None or value < self.value:  # type: ignore[operator]
+            self.best, self.value = schedule, value
+            upper = value if isinstance(value, float) else None
+            self.trajectory.append((self.limits.passed_s, upper, None))
+            if self.on_solution is not None:
+                self.on_solution(schedule, value)
+
+    def _start(self, data: TickData) -> None:
+        chain = chains(self.instance, data)
+        loop = closed_loop(self.instance, data, chain)
+        for board in first_boards(self.instance, data, chain, loop, self.limits):
+            self.offer(_schedule(self.instance, board))
+
+    def _descend(self, data: TickData, *, bound: bool, share: float) -> None:
+        """Solve level after level and keep the proven bounds in seconds."""
+        horizon = self._horizon(data, bound)
+        model = build(self.instance, data, self.parts, horizon=horizon, check=self.limits.check)
+        stated = levels(self.instance, model, self.objective, self.parts, bound=bound)
+        if self.best is not None:
+            hint(model, self.instance, data, self.parts, self.best)
+        for depth, level in enumerate(stated):
+            if self.limits.over(share):
+                self.note = "the time limit was reached"
+                return
+            model.cp.minimize(level.expression)
+            found = search(
+                model.cp,
+                self.limits,
+                share,
+                workers=self.workers,
+                seed=self.seed,
+                hear=None if bound else lambda value: self._hear(model, value),
+            )
+            self.interrupted = found.interrupted
+            if found.status == cp_model.INFEASIBLE:
+                self.impossible = data.exact or bound
+                self.note = "no schedule exists"
+                if not self.impossible:
+                    self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
+                return
+            if found.status in _PROVEN:
+                proven = level.seconds(found.bound)
+                self.bounds[depth] = proven if math.isfinite(proven) else None
+            if found.status != cp_model.OPTIMAL:
+                self.note = "a limit was reached before the proof"
+                return
+            if bound or not level.whole:
+                # A relaxed optimum may cut off the true one, so lower levels get no bound here.
+                if len(stated) > 1:
+                    self.note = "lower levels have no bound off the grid"
+                return
+            model.cp.add(level.expression <= round(found.value))
+        self.schedule_proven = self.schedule_proven or not bound
+
+    def _horizon(self, data: TickData, bound: bool) -> int | None:
+        """Tick by which everything ends in some optimal schedule, from the best one known."""
+        if self.objective.levels[0] != ("makespan",) or self.best is None:
+            return None
+        if not (data.exact or bound):
+            # The best schedule need not be one of this model, which rounds up.
+            return None
+        end = float(np.max(self.best.operations.end_s, initial=0.0)) / self.instance.tick_s
+        return math.ceil(end * (1 - 1e-12))
+
+    def _hear(self, model: Model, value: Callable[[Any], int]) -> None:
+        node = [next(n for n, literal in enumerate(row) if value(literal)) for row in model.on]
+        starts = {key: value(variable) for key, variable in model.start.items()}
+        self.offer(schedule_from(self.instance, np.array(node, dtype=np.int64), starts))
+
+
+def _schedule(instance: Instance, board: Board) -> Schedule:
+    node = np.array([board.node[i] for i in range(instance.tasks)], dtype=np.int64)
+    return schedule_from(instance, node, board.starts)

@@ -1,0 +1,98 @@
+"""One search of CP-SAT that keeps its limits and can be interrupted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ortools.sat.python import cp_model
+
+from solvers.exact.limits import Limits
+
+
+@dataclass(frozen=True)
+class Found:
+    """How a search ended.
+
+    Parameters
+    ----------
+    status : CpSolverStatus
+        CP-SAT's word for it.
+    value, bound : float
+        Of the model's expression; meaningless under statuses that have none.
+    interrupted : bool
+        Whether Ctrl-C ended it.
+    """
+
+    status: Any
+    value: float
+    bound: float
+    interrupted: bool
+
+
+class _Watch(cp_model.CpSolverSolutionCallback):
+    def __init__(self, hear: Callable[[Callable[[Any], int]], None]) -> None:
+        super().__init__()
+        self.hear = hear
+
+    def on_solution_callback(self) -> None:
+        self.hear(self.value)
+
+
+def search(
+    cp: cp_model.CpModel,
+    limits: Limits,
+    share: float,
+    *,
+    workers: int,
+    seed: int,
+    hear: Callable[[Callable[[Any], int]], None] | None = None,
+) -> Found:
+    """Search until the proof or until a share of the limits is used up.
+
+    CP-SAT runs in a thread of its own: the caller's thread wakes up for Ctrl-C, which CP-SAT would
+    otherwise take without telling, and for a limit that CP-SAT overlooks.
+
+    Parameters
+    ----------
+    hear : callable, optional
+        Called at every solution with a function that gives the value of a variable.
+    """
+    solver = cp_model.CpSolver()
+    p = solver.parameters
+    p.max_time_in_seconds = max(limits.left_s(share), 0.0)
+    p.random_seed = seed % 2**31
+    p.num_workers = workers
+    p.catch_sigint_signal = False
+    deterministic = limits.left_deterministic(share)
+    if deterministic is not None:
+        p.max_deterministic_time = max(deterministic, 0.0)
+    status: list[Any] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            status.append(solver.solve(cp, None if hear is None else _Watch(hear)))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    interrupted = False
+    thread.start()
+    while thread.is_alive():
+        try:
+            # Waits without a timeout cannot be interrupted on every platform.
+            thread.join(0.2)
+            if limits.left_s(share) < 0:
+                solver.stop_search()
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            solver.stop_search()
+    if failed:
+        raise failed[0]
+    limits.spent += solver.response_proto.deterministic_time
+    return Found(status[0], solver.objective_value, solver.best_objective_bound, interrupted)
