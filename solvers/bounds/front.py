@@ -5,12 +5,30 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
+
+from lemix_opt.checks import IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from solvers.bounds.bound import Bound
 from solvers.bounds.combinatorial import chain_bound_s
 from solvers.bounds.lagrangian import TERMS, ascend, relaxation_of
-from solvers.exact.data import tick_data
+from solvers.exact.chains import chains
+from solvers.exact.data import TickData, tick_data
+from solvers.exact.heads import closed_loop
+
+LONGEST_LOOP = 400
+"""Training tasks in a closed loop above which only releases count as heads."""
+
+
+def heads(instance: Instance, data: TickData) -> IntArray:
+    """Return earliest starts, of training through its closed loop and the memory it fills."""
+    head = data.release.copy()
+    if int(instance.workload.is_training.sum()) <= LONGEST_LOOP:
+        loop = closed_loop(instance, data, chains(instance, data))
+        tasks = np.array(loop.tasks, dtype=np.int64)
+        head[tasks] = np.maximum(head[tasks], loop.head)
+    return head
 
 
 def lower_bound(
@@ -48,7 +66,7 @@ def lower_bound(
     """
     begin = time.perf_counter()
     data = tick_data(instance, bound=True)
-    head = data.release
+    head = heads(instance, data)
     best = Bound(
         chain_bound_s(instance, data, objective, head), "chains", "every task alone, loads of GPUs"
     )
