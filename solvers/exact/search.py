@@ -48,6 +48,7 @@ def search(
     *,
     workers: int,
     seed: int,
+    linear: bool = True,
     hear: Callable[[Callable[[Any], int]], None] | None = None,
 ) -> Found:
     """Search until the proof or until a share of the limits is used up.
@@ -57,6 +58,8 @@ def search(
 
     Parameters
     ----------
+    linear : bool, default True
+        Whether to solve linear relaxations on the way.
     hear : callable, optional
         Called at every solution with a function that gives the value of a variable.
     """
@@ -66,6 +69,9 @@ def search(
     p.random_seed = seed % 2**31
     p.num_workers = workers
     p.catch_sigint_signal = False
+
+    if not linear:
+        p.linearization_level = 0
     deterministic = limits.left_deterministic(share)
     if deterministic is not None:
         p.max_deterministic_time = max(deterministic, 0.0)
