@@ -77,20 +77,24 @@ def search(
         p.max_deterministic_time = max(deterministic, 0.0)
     status: list[Any] = []
     failed: list[BaseException] = []
+    # Not Thread.join: Python 3.11 takes a thread for ended when Ctrl-C interrupts that.
+    ended = threading.Event()
 
     def work() -> None:
         try:
             status.append(solver.solve(cp, None if hear is None else _Watch(hear)))
         except BaseException as error:
             failed.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=work, daemon=True)
     interrupted = False
     thread.start()
-    while thread.is_alive():
+    while not ended.is_set():
         try:
             # Waits without a timeout cannot be interrupted on every platform.
-            thread.join(0.2)
+            ended.wait(0.2)
             if limits.left_s(share) < 0:
                 solver.stop_search()
         except KeyboardInterrupt:
