@@ -41,6 +41,11 @@ class Limits:
             return None
         return share * self.deterministic_limit - self.spent
 
+    def part(self, share: float) -> float | None:
+        """Return a share of the deterministic time that is left; None without a limit."""
+        left = self.left_deterministic()
+        return None if left is None else share * left
+
     def over(self, share: float = 1.0) -> bool:
         """Whether a share of either limit is used up."""
         deterministic = self.left_deterministic(share)

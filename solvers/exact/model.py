@@ -53,7 +53,7 @@ def build(
     if parts.loop:
         distances(model, loop)
     if instance.fifo:
-        one_order(instance, model)
+        one_order(instance, model, transitive=parts.order)
     one_at_a_time(model)
     if parts.area:
         area(model, instance.cluster.nodes, instance.cluster.stages)

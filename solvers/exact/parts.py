@@ -34,10 +34,12 @@ class Parts:
     symmetry : bool
         Identical nodes are opened in order.
     order : bool
-        Under FIFO, one literal per pair of tasks orders them on all stages, in place of one
-        disjunctive constraint per GPU.
+        Under FIFO, the literals that order pairs of tasks on all stages are transitive.
     assignment : bool
         One stage and makespan alone: placements without starts, which follow from them.
+    training : bool
+        For the makespan, the training tasks alone first: a bound for all, and a schedule that
+        requests are inserted into.
     start : bool
         A first schedule by insertion; flow shops by iterated greedy.
     """
@@ -51,6 +53,7 @@ class Parts:
     symmetry: bool = True
     order: bool = True
     assignment: bool = True
+    training: bool = True
     start: bool = True
 
     def __post_init__(self) -> None:

@@ -57,6 +57,16 @@ def schedule_from(instance: Instance, node: IntArray, starts: Mapping[Key, int])
     return Schedule(node, operations, states, _releases(instance, keys, end))
 
 
+def starts_of(schedule: Schedule, tick_s: float, task: int) -> list[int]:
+    """Return the ticks at which a task's forwards and backwards start, along its chain."""
+    o = schedule.operations
+    rows = np.flatnonzero((o.task == task) & ((o.phase == FORWARD) | (o.phase == BACKWARD)))
+    in_chain = np.where(o.phase[rows] == FORWARD, o.stage[rows], -o.stage[rows])
+    rows = rows[np.lexsort((in_chain, o.phase[rows]))]
+    found: list[int] = np.rint(o.start_s[rows] / tick_s).astype(np.int64).tolist()
+    return found
+
+
 def _releases(instance: Instance, keys: IntArray, end: FloatArray) -> FloatArray:
     """Effective releases: own ones, or the closed loop's events where these are later."""
     release = instance.workload.release_s.copy()

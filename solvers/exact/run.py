@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
+from solvers.exact import assignment
 from solvers.exact.board import Board
 from solvers.exact.chains import chains
 from solvers.exact.data import TickData, tick_data
@@ -24,11 +25,14 @@ from solvers.exact.limits import Limits, OutOfTimeError
 from solvers.exact.model import build
 from solvers.exact.outcome import outcome
 from solvers.exact.parts import Parts
-from solvers.exact.readout import schedule_from
+from solvers.exact.readout import schedule_from, starts_of
 from solvers.exact.search import search
-from solvers.exact.start import first_boards
+from solvers.exact.start import first_boards, insert
 from solvers.exact.terms import levels
 from solvers.exact.variables import Model
+
+_TRAINING_SHARE = 0.3
+"""Of the limits, for the training tasks alone."""
 
 _PROVEN = (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN)
 
@@ -55,6 +59,7 @@ class Run:
         self.trajectory: list[tuple[float, float | None, float | None]] = []
         self.note = ""
         self.schedule_proven = self.impossible = self.interrupted = False
+        self.floor: float | None = None
         self.bounds: list[float | None] = [None] * len(objective.levels)
 
     def solve(self, initial: Schedule | None) -> Result:
@@ -65,6 +70,10 @@ class Run:
         try:
             if self.parts.start:
                 self._start(data)
+            if self.parts.training:
+                self._train_first(data)
+            if self.interrupted:
+                raise KeyboardInterrupt
             self._descend(data, bound=False, share=1.0 if data.exact else 0.5)
             if not data.exact and not self.interrupted:
                 self.bounds = [None] * len(self.bounds)
@@ -75,6 +84,10 @@ class Run:
             self.interrupted = True
         if self.interrupted:
             self.note = "interrupted"
+        if self.floor is not None:
+            self.bounds[0] = max(
+                self.floor, -math.inf if self.bounds[0] is None else self.bounds[0]
+            )
         return outcome(
             self.best,
             self.value,
@@ -109,11 +122,47 @@ class Run:
         for board in first_boards(self.instance, data, chain, loop, self.limits):
             self.offer(_schedule(self.instance, board))
 
+    def _train_first(self, data: TickData) -> None:
+        """Solve the training tasks alone: a bound for all, and a schedule to insert requests into.
+
+        The closed loop and large memory make them the hard part, and requests can only add to it.
+        """
+        training = self.instance.workload.is_training
+        trains = np.flatnonzero(training)
+        if self.objective.levels != (("makespan",),) or not 1 < trains.size < self.instance.tasks:
+            return
+        own = Run(
+            self.instance.window(trains),
+            self.objective,
+            replace(self.parts, training=False),
+            self.workers,
+            _TRAINING_SHARE * self.limits.left_s(),
+            self.limits.part(_TRAINING_SHARE),
+            self.seed,
+            None,
+        )
+        found = own.solve(None)
+        self.interrupted = own.interrupted
+        self.limits.spent += own.limits.spent
+        self.floor = found.lower_bound if isinstance(found.lower_bound, float) else None
+        if found.schedule is not None and not self.instance.fifo:
+            board = Board(self.instance, data, chains(self.instance, data))
+            for local, i in enumerate(trains.tolist()):
+                node = int(found.schedule.node[local])
+                board.place(i, node, starts_of(found.schedule, self.instance.tick_s, local))
+            requests = np.argsort(data.release, kind="stable").tolist()
+            insert(self.limits, board, [i for i in requests if not training[i]])
+            self.offer(_schedule(self.instance, board))
+
     def _descend(self, data: TickData, *, bound: bool, share: float) -> None:
         """Solve level after level and keep the proven bounds in seconds."""
         horizon = self._horizon(data, bound)
-        model = build(self.instance, data, self.parts, horizon=horizon, check=self.limits.check)
+        placed = self.parts.assignment and assignment.applies(self.instance, self.objective)
+        state = assignment.build if placed else build
+        model = state(self.instance, data, self.parts, horizon=horizon, check=self.limits.check)
         stated = levels(self.instance, model, self.objective, self.parts, bound=bound)
+        if self.floor is not None:
+            model.cp.add(model.makespan >= math.floor(self.floor / self.instance.tick_s + 1e-6))
         if self.best is not None:
             hint(model, self.instance, data, self.parts, self.best)
         for depth, level in enumerate(stated):
@@ -125,9 +174,11 @@ class Run:
                 model.cp,
                 self.limits,
                 share,
-                workers=self.workers,
+                # Measured: two workers prove these two special cases several times later than one.
+                workers=1 if placed or model.ahead else self.workers,
+                linear=not model.ahead,
                 seed=self.seed,
-                hear=None if bound else lambda value: self._hear(model, value),
+                hear=None if bound else lambda value: self._hear(data, model, value),
             )
             self.interrupted = found.interrupted
             if found.status == cp_model.INFEASIBLE:
@@ -160,10 +211,13 @@ class Run:
         end = float(np.max(self.best.operations.end_s, initial=0.0)) / self.instance.tick_s
         return math.ceil(end * (1 - 1e-12))
 
-    def _hear(self, model: Model, value: Callable[[Any], int]) -> None:
-        node = [next(n for n, literal in enumerate(row) if value(literal)) for row in model.on]
+    def _hear(self, data: TickData, model: Model, value: Callable[[Any], int]) -> None:
+        rows = [[bool(value(literal)) for literal in row] for row in model.on]
+        node = np.array([row.index(True) for row in rows], dtype=np.int64)
         starts = {key: value(variable) for key, variable in model.start.items()}
-        self.offer(schedule_from(self.instance, np.array(node, dtype=np.int64), starts))
+        if self.instance.tasks and not starts:
+            starts = assignment.starts(self.instance, data, node)
+        self.offer(schedule_from(self.instance, node, starts))
 
 
 def _schedule(instance: Instance, board: Board) -> Schedule:

@@ -48,6 +48,7 @@ def search(
     *,
     workers: int,
     seed: int,
+    linear: bool = True,
     hear: Callable[[Callable[[Any], int]], None] | None = None,
 ) -> Found:
     """Search until the proof or until a share of the limits is used up.
@@ -57,6 +58,8 @@ def search(
 
     Parameters
     ----------
+    linear : bool, default True
+        Whether to solve linear relaxations on the way.
     hear : callable, optional
         Called at every solution with a function that gives the value of a variable.
     """
@@ -66,25 +69,32 @@ def search(
     p.random_seed = seed % 2**31
     p.num_workers = workers
     p.catch_sigint_signal = False
+
+    if not linear:
+        p.linearization_level = 0
     deterministic = limits.left_deterministic(share)
     if deterministic is not None:
         p.max_deterministic_time = max(deterministic, 0.0)
     status: list[Any] = []
     failed: list[BaseException] = []
+    # Not Thread.join: Python 3.11 takes a thread for ended when Ctrl-C interrupts that.
+    ended = threading.Event()
 
     def work() -> None:
         try:
             status.append(solver.solve(cp, None if hear is None else _Watch(hear)))
         except BaseException as error:
             failed.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=work, daemon=True)
     interrupted = False
     thread.start()
-    while thread.is_alive():
+    while not ended.is_set():
         try:
             # Waits without a timeout cannot be interrupted on every platform.
-            thread.join(0.2)
+            ended.wait(0.2)
             if limits.left_s(share) < 0:
                 solver.stop_search()
         except KeyboardInterrupt:

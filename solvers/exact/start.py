@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,8 +10,12 @@ from lemix_opt.instance import Instance
 from solvers.exact.board import Board
 from solvers.exact.chains import Chain
 from solvers.exact.data import TickData
+from solvers.exact.flow_shop import FlowShop
 from solvers.exact.heads import Loop
 from solvers.exact.limits import Limits
+
+_FLOW_SHOP_EFFORT = 2_400_000
+"""Rounds of iterated greedy × jobs³ × machines."""
 
 _BEAM = 8
 """Partial schedules that are kept while the training tasks are placed."""
@@ -42,15 +45,15 @@ def first_boards(
     release[training] = np.maximum.accumulate(release[training])
     by_release = np.argsort(release, kind="stable").tolist()
     empty = Board(instance, data, chain)
-    boards = [_insert(limits, empty.copy(), by_release, _ends_first)]
+    boards = [insert(limits, empty.copy(), by_release)]
+    if instance.fifo and instance.cluster.nodes == 1 and not training.any():
+        boards.append(insert(limits, empty.copy(), _flow_shop_order(chain, data)))
     if training.any() and not instance.fifo:
         work = data.forward.min(axis=0).sum(axis=1)
         requests = [i for i in by_release if not training[i]]
         longest = sorted(requests, key=lambda i: -int(work[i]))
         first = _beam(limits, empty, np.flatnonzero(training).tolist(), loop)
-        boards += [
-            _insert(limits, first.copy(), order, _ends_first) for order in (requests, longest)
-        ]
+        boards += [insert(limits, first.copy(), order) for order in (requests, longest)]
     return boards
 
 
@@ -58,16 +61,27 @@ def _fits(data: TickData, chain: Chain, i: int) -> bool:
     return bool(np.all(data.held[list(chain.nodes), i] <= data.room[list(chain.nodes)]))
 
 
+def _flow_shop_order(chain: Sequence[Chain], data: TickData) -> list[int]:
+    """Order for the least makespan, memory aside."""
+    if len(chain) < 2:
+        return list(range(len(chain)))
+    length = np.array([c.length[0] for c in chain])
+    shop = FlowShop(length, np.array([c.gap[0] for c in chain]), data.release)
+    rounds = _FLOW_SHOP_EFFORT // (len(chain) ** 3 * length.shape[1])
+    return shop.improve(shop.neh(), rounds, np.random.default_rng(0)) if rounds else shop.neh()
+
+
 def _ends_first(board: Board, i: int, starts: list[int], n: int) -> tuple[int, ...]:
     chain = board.chain[i]
     return (starts[-1] + int(chain.length[chain.nodes.index(n), -1]), starts[0])
 
 
-def _insert(limits: Limits, board: Board, order: Sequence[int], rank: Callable[..., Any]) -> Board:
+def insert(limits: Limits, board: Board, order: Sequence[int]) -> Board:
+    """Insert tasks in an order, each on the node where it ends first."""
     for i in order:
         limits.check()
         trials = [(n, board.trial(i, n)) for n in board.chain[i].nodes]
-        n, starts = min(trials, key=lambda t: rank(board, i, t[1], t[0]))
+        n, starts = min(trials, key=lambda t: _ends_first(board, i, t[1], t[0]))
         board.place(i, n, starts)
     return board
 

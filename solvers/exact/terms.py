@@ -12,6 +12,7 @@ from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.schedule import FORWARD
 from solvers.exact.constraints.bounds import head_tail_rows, load_rows
+from solvers.exact.constraints.order import rows_to_end
 from solvers.exact.parts import Parts
 from solvers.exact.variables import Model
 
@@ -93,13 +94,16 @@ def _whole(terms: list[tuple[float, Any]], scale: float) -> bool:
 
 
 def _makespan(instance: Instance, model: Model, parts: Parts) -> Any:
-    end = model.cp.new_int_var(0, model.horizon, "makespan")
+    if model.makespan is not None:
+        return model.makespan
+    end = model.makespan = model.cp.new_int_var(0, model.horizon, "makespan")
     for done in model.done:
         model.cp.add(end >= done)
     if parts.loads:
         load_rows(model, dict.fromkeys(range(instance.cluster.nodes), end))
     if parts.head_tail:
         head_tail_rows(model, end)
+    rows_to_end(instance, model, end)
     return end
 
 

@@ -40,6 +40,10 @@ class Model:
         Optional intervals of a GPU, updates included.
     done : list of expression
         Last end of every task.
+    makespan : expression, optional
+        Last end of all tasks, once something needs it.
+    ahead : dict of (task, task) to literal
+        One order of all tasks, where it is stated and binds all.
     """
 
     cp: cp_model.CpModel
@@ -52,6 +56,8 @@ class Model:
     end: dict[Key, Any] = field(default_factory=dict)
     runs: dict[tuple[int, int], list[tuple[Key, Any]]] = field(default_factory=dict)
     done: list[Any] = field(default_factory=list)
+    makespan: Any = None
+    ahead: dict[tuple[int, int], Any] = field(default_factory=dict)
 
 
 def declare(
