@@ -13,7 +13,7 @@ from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
-from solvers.bounds.front import lower_bound
+from solvers.bounds.front import lower_bound, start_windows
 from solvers.exact.cpsat import CpSat
 from solvers.incumbent import Incumbent, OnSolution
 from solvers.search.anneal import Anneal, Search
@@ -118,13 +118,17 @@ class _Run:
         if best.proven or left_s <= 0:
             return
         workers = max(self.solver.workers - side_by_side, 1)
-        self.exact = CpSat(workers=workers).solve(
+        initial = best.schedule
+        windows = {}
+        if initial is not None:
+            windows = start_windows(instance, best.objective, bound, best.first_value)
+        self.exact = CpSat(workers=workers, windows=windows).solve(
             instance,
             best.objective,
             time_limit_s=left_s,
             deterministic_limit=self.limit,
             seed=self.seed,
-            initial=best.schedule,
+            initial=initial,
             on_solution=self._offer,
         )
         low = self.exact.lower_bound

@@ -16,7 +16,7 @@ from test_search import EVERY_TERM, MODES, random_instance
 from lemix_opt import Cluster, Costs, Instance, Objective, Workload
 from lemix_opt.errors import UnsupportedError
 from solvers import solve
-from solvers.bounds.front import lower_bound
+from solvers.bounds.front import lower_bound, start_windows
 from solvers.bounds.lagrangian import Relaxation, relaxation_of
 from solvers.exact.data import tick_data
 
@@ -155,3 +155,20 @@ def test_rules_beyond_the_model_are_refused() -> None:
     instance = Instance(Cluster(1, 1, 1.0), workload, costs, pipeline="gpipe", micro_batches=2)
     with pytest.raises(UnsupportedError):
         lower_bound(instance, RESPONSES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.sampled_from([REGULAR, RESPONSES]))
+def test_optimal_starts_lie_in_their_windows(seed: int, mode: str, objective: Objective) -> None:
+    instance = random_instance(seed, mode, False)
+    best = solve(instance, "cpsat", objective, time_limit_s=20)
+    assert best.schedule is not None
+    assert isinstance(best.objective, float)
+    bound = lower_bound(instance, objective, upper_s=best.objective, evaluations=100)
+    found = start_windows(instance, objective, bound, best.objective)
+    rows = best.schedule.operations
+    starts = zip(rows.task, rows.phase, rows.stage, rows.start_s, strict=True)
+    for task, phase, stage, start_s in starts:
+        key = (int(task), int(phase), int(stage))
+        if key in found:
+            assert found[key][0] <= start_s <= found[key][1]

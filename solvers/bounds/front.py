@@ -12,10 +12,12 @@ from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from solvers.bounds.bound import Bound
 from solvers.bounds.combinatorial import chain_bound_s
-from solvers.bounds.lagrangian import TERMS, ascend, relaxation_of
+from solvers.bounds.lagrangian import TERMS, Relaxation, ascend, relaxation_of
+from solvers.bounds.windows import windows
 from solvers.exact.chains import chains
 from solvers.exact.data import TickData, tick_data
 from solvers.exact.heads import closed_loop
+from solvers.exact.readout import Key
 
 LONGEST_LOOP = 400
 """Training tasks in a closed loop above which only releases count as heads."""
@@ -70,13 +72,41 @@ def lower_bound(
     best = Bound(
         chain_bound_s(instance, data, objective, head), "chains", "every task alone, loads of GPUs"
     )
+    relaxation, rest_s = _relaxed(instance, data, objective, head)
+    if relaxation is None:
+        return best
+    left_s = time_limit_s - (time.perf_counter() - begin)
+    target_s = None if upper_s is None else upper_s - rest_s
+    found = ascend(relaxation, target_s, time_limit_s=left_s, evaluations=evaluations)
+    if found.seconds + rest_s > best.seconds:
+        best = Bound(found.seconds + rest_s, found.name, found.explanation, found.multipliers)
+    return best
+
+
+def start_windows(
+    instance: Instance, objective: Objective, bound: Bound, upper_s: float
+) -> dict[Key, tuple[int, int]]:
+    """Return first and last starts, in ticks, in schedules that cost at most `upper_s`.
+
+    Empty where the bound has no multipliers, off the time grid, and for lexicographic objectives.
+    """
+    data = tick_data(instance, bound=True)
+    if not (bound.multipliers and data.exact) or objective.lexicographic:
+        return {}
+    relaxation, rest_s = _relaxed(instance, data, objective, heads(instance, data))
+    if relaxation is None:
+        return {}
+    return windows(relaxation, **bound.multipliers, upper_s=upper_s - rest_s)
+
+
+def _relaxed(
+    instance: Instance, data: TickData, objective: Objective, head: IntArray
+) -> tuple[Relaxation | None, float]:
+    """Return the relaxation of the terms it covers, and a bound of the others in seconds."""
     first = set(objective.levels[0])
     weights = {name: weight if name in first else 0.0 for name, weight in objective.weights.items()}
     if instance.tasks == 0 or not any(weights[name] for name in TERMS):
-        return best
-    relaxation = relaxation_of(instance, data, weights, head)
-    if relaxation is None:
-        return best
+        return None, 0.0
     rest_s = 0.0
     if any(weight for name, weight in weights.items() if name not in TERMS):
         # The least of a sum is no less than the sum of the leasts.
@@ -84,9 +114,4 @@ def lower_bound(
             makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
         )
         rest_s = chain_bound_s(instance, data, rest, head)
-    left_s = time_limit_s - (time.perf_counter() - begin)
-    target_s = None if upper_s is None else upper_s - rest_s
-    found = ascend(relaxation, target_s, time_limit_s=left_s, evaluations=evaluations)
-    if found.seconds + rest_s > best.seconds:
-        best = Bound(found.seconds + rest_s, found.name, found.explanation, found.multipliers)
-    return best
+    return relaxation_of(instance, data, weights, head), rest_s

@@ -10,6 +10,7 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from solvers.exact.parts import Parts, chosen
+from solvers.exact.readout import Key
 from solvers.exact.run import Run
 
 
@@ -27,10 +28,14 @@ class CpSat:
         Threads of CP-SAT.
     parts : Parts
         Switches of the model.
+    windows : mapping of (task, phase, stage) to (int, int), optional
+        First and last start, in ticks, of operations in all schedules that are at least as good as
+        the `initial` one (`solvers.bounds.windows`); used on the time grid.
     """
 
     workers: int = 1
     parts: Parts = field(default_factory=Parts)
+    windows: Mapping[Key, tuple[int, int]] = field(default_factory=dict)
 
     def solve(
         self,
@@ -53,6 +58,7 @@ class CpSat:
             deterministic_limit,
             seed,
             on_solution,
+            self.windows,
         )
         return run.solve(initial)
 

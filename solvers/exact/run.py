@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from solvers.exact.limits import Limits, OutOfTimeError
 from solvers.exact.model import build
 from solvers.exact.outcome import outcome
 from solvers.exact.parts import Parts
-from solvers.exact.readout import schedule_from, starts_of
+from solvers.exact.readout import Key, schedule_from, starts_of
 from solvers.exact.search import search
 from solvers.exact.start import first_boards, insert
 from solvers.exact.terms import levels
@@ -50,7 +50,9 @@ class Run:
         deterministic_limit: float | None,
         seed: int,
         on_solution: Callable[[Schedule, Value], None] | None,
+        windows: Mapping[Key, tuple[int, int]] | None = None,
     ) -> None:
+        self.windows = windows or {}
         self.limits = Limits(time_limit_s, deterministic_limit)
         self.instance, self.objective, self.parts = instance, objective, parts
         self.workers, self.seed, self.on_solution = workers, seed, on_solution
@@ -160,6 +162,9 @@ class Run:
         placed = self.parts.assignment and assignment.applies(self.instance, self.objective)
         state = assignment.build if placed else build
         model = state(self.instance, data, self.parts, horizon=horizon, check=self.limits.check)
+        if data.exact:
+            for key, (first, last) in self.windows.items():
+                model.cp.add_linear_constraint(model.start[key], first, last)
         stated = levels(self.instance, model, self.objective, self.parts, bound=bound)
         if self.floor is not None:
             model.cp.add(model.makespan >= math.floor(self.floor / self.instance.tick_s + 1e-6))
