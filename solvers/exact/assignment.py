@@ -23,12 +23,19 @@ from solvers.exact.parts import Parts
 from solvers.exact.readout import Key
 from solvers.exact.variables import Model
 
+_LARGEST = 2_000_000
+"""Entries of all rows together."""
+
 
 def applies(instance: Instance, objective: Objective) -> bool:
     """Whether nodes are independent single machines and only the last end counts.
 
-    A closed loop of two training tasks or more ties the nodes together.
+    A closed loop of two training tasks or more ties the nodes together. With too many releases the
+    rows are too many.
     """
+    rows = len(np.unique(instance.workload.release_s)) * instance.cluster.nodes
+    if rows * instance.tasks > _LARGEST:
+        return False
     free = instance.release_mode == "open" or int(instance.workload.is_training.sum()) < 2
     return instance.cluster.stages == 1 and free and objective.levels == (("makespan",),)
 

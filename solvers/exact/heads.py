@@ -24,6 +24,9 @@ from solvers.exact.data import TickData
 _EFFORT = 2000
 """Placements tried before a set of tasks counts as fitting, which only weakens the heads."""
 
+_REACH = 100
+"""Training tasks over which distances are computed; longer ones are put together."""
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -70,9 +73,11 @@ def closed_loop(
     packing = _Packing(demand, room)
     head = _earliest(release, wait, hold, packing)
     lag = np.zeros((len(trains), len(trains)), dtype=np.int64)
-    for a in range(len(trains)):
-        none = np.zeros(len(trains) - a, dtype=np.int64)
-        lag[a, a:] = _earliest(none, wait[a:], hold[a:], packing, offset=a)
+    none = np.zeros(_REACH, dtype=np.int64)
+    for a in reversed(range(len(trains))):
+        end = min(a + _REACH, len(trains))
+        lag[a, a:end] = _earliest(none, wait[a:end], hold[a:end], packing, offset=a)
+        lag[a, end:] = lag[a, end - 1] + lag[end - 1, end:]
     return Loop(tuple(trains), head, lag)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ortools.sat.python import cp_model
 
+from lemix_opt.errors import UnsupportedError
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
@@ -33,6 +34,8 @@ from solvers.exact.variables import Model
 
 _TRAINING_SHARE = 0.3
 """Of the limits, for the training tasks alone."""
+
+_TRAINING_LIMIT_S = 300.0
 
 _PROVEN = (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN)
 
@@ -78,7 +81,6 @@ class Run:
                 raise KeyboardInterrupt
             self._descend(data, bound=False, share=1.0 if data.exact else 0.5)
             if not data.exact and not self.interrupted:
-                self.bounds = [None] * len(self.bounds)
                 self._descend(tick_data(self.instance, bound=True), bound=True, share=1.0)
         except OutOfTimeError:
             self.note = "the time limit was reached before the search began"
@@ -86,10 +88,8 @@ class Run:
             self.interrupted = True
         if self.interrupted:
             self.note = "interrupted"
-        if self.floor is not None:
-            self.bounds[0] = max(
-                self.floor, -math.inf if self.bounds[0] is None else self.bounds[0]
-            )
+        if self.floor is not None and (self.bounds[0] is None or self.bounds[0] < self.floor):
+            self.bounds[0] = self.floor
         return outcome(
             self.best,
             self.value,
@@ -138,7 +138,7 @@ class Run:
             self.objective,
             replace(self.parts, training=False),
             self.workers,
-            _TRAINING_SHARE * self.limits.left_s(),
+            min(_TRAINING_SHARE * self.limits.left_s(), _TRAINING_LIMIT_S),
             self.limits.part(_TRAINING_SHARE),
             self.seed,
             None,
@@ -167,7 +167,8 @@ class Run:
                 model.cp.add_linear_constraint(model.start[key], first, last)
         stated = levels(self.instance, model, self.objective, self.parts, bound=bound)
         if self.floor is not None:
-            model.cp.add(model.makespan >= math.floor(self.floor / self.instance.tick_s + 1e-6))
+            unit = self.objective.makespan * self.instance.tick_s
+            model.cp.add(model.makespan >= math.floor(self.floor / unit + 1e-6))
         if self.best is not None:
             hint(model, self.instance, data, self.parts, self.best)
         for depth, level in enumerate(stated):
@@ -192,7 +193,13 @@ class Run:
                 if not self.impossible:
                     self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
                 return
-            if found.status in _PROVEN:
+            if found.status == cp_model.MODEL_INVALID:
+                raise UnsupportedError(
+                    "the model's numbers do not fit into 64 bits",
+                    where="tick_s",
+                    expected="a longer tick, or smaller weights",
+                )
+            if found.status in _PROVEN and (data.exact or bound):
                 proven = level.seconds(found.bound)
                 self.bounds[depth] = proven if math.isfinite(proven) else None
             if found.status != cp_model.OPTIMAL:
