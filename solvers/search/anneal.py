@@ -125,7 +125,8 @@ class Search:
                 continue
             if schedule.complete:
                 self.try_plan(plan_of(self.instance, schedule))
-        self.try_plan(by_release(self.instance, self.allowed))
+        for first in (False, True):
+            self.try_plan(by_release(self.instance, self.allowed, requests_first=first))
 
     def follow_best(self) -> None:
         """Take over the incumbent where somebody else has improved it."""

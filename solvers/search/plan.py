@@ -105,15 +105,22 @@ def plan_of(instance: Instance, schedule: Schedule) -> Plan:
     return Plan(order, schedule.node.copy())
 
 
-def by_release(instance: Instance, allowed: BoolArray) -> Plan:
-    """Return all tasks in order of release, each chain at once, on nodes in turn."""
+def by_release(instance: Instance, allowed: BoolArray, *, requests_first: bool = False) -> Plan:
+    """Return all tasks in order of release, each chain at once, on nodes in turn.
+
+    Parameters
+    ----------
+    requests_first : bool, default False
+        Whether training fits itself into what all requests leave.
+    """
     work, stages = instance.workload, instance.cluster.stages
     release = work.release_s.copy()
     if instance.release_mode != "open":
         training = np.flatnonzero(work.is_training)
         release[training] = np.maximum.accumulate(release[training])
     chains = []
-    for i in np.argsort(release, kind="stable").tolist():
+    behind = work.is_training & requests_first
+    for i in np.lexsort((release, behind)).tolist():
         length = 2 * stages if work.is_training[i] else stages
         chains.append(2 * stages * i + np.arange(length))
     order = np.concatenate(chains) if chains else np.zeros(0, dtype=np.int64)
