@@ -171,7 +171,10 @@ class Run:
             model.cp.add(model.makespan >= math.floor(self.floor / unit + 1e-6))
         if self.best is not None:
             hint(model, self.instance, data, self.parts, self.best)
+        provable = data.exact or bound
         for depth, level in enumerate(stated):
+            if provable:
+                self.bounds[depth] = level.least
             if self.limits.over(share):
                 self.note = "the time limit was reached"
                 return
@@ -188,7 +191,7 @@ class Run:
             )
             self.interrupted = found.interrupted
             if found.status == cp_model.INFEASIBLE:
-                self.impossible = data.exact or bound
+                self.impossible = provable
                 self.note = "no schedule exists"
                 if not self.impossible:
                     self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
@@ -199,9 +202,8 @@ class Run:
                     where="tick_s",
                     expected="a longer tick, or smaller weights",
                 )
-            if found.status in _PROVEN and (data.exact or bound):
-                proven = level.seconds(found.bound)
-                self.bounds[depth] = proven if math.isfinite(proven) else None
+            if found.status in _PROVEN and provable and math.isfinite(found.bound):
+                self.bounds[depth] = max(level.least, level.seconds(found.bound))
             if found.status != cp_model.OPTIMAL:
                 self.note = "a limit was reached before the proof"
                 return

@@ -23,6 +23,8 @@ _SCALES = (1, 10, 100, 1000, 10**4, 10**6)
 class Level:
     """One level of the objective: value in seconds = expression / scale + constant.
 
+    `least` bounds it before any search, by heads and chains alone; CP-SAT may end without a bound.
+
     Coefficients that are no whole multiples of 1/scale are rounded down; since every part of the
     expression is non-negative, its minimum then still bounds the level from below.
     """
@@ -31,6 +33,7 @@ class Level:
     scale: float
     constant: float
     whole: bool
+    least: float
 
     def seconds(self, value: float) -> float:
         """Return the seconds that a value of the expression stands for."""
@@ -58,7 +61,7 @@ def _level(
     bound: bool,
 ) -> Level:
     terms: list[tuple[float, Any]] = []
-    constant = 0.0
+    constant, least = 0.0, 0.0
     work, tick = instance.workload, instance.tick_s
     spans = _spans(instance, model) if {"idle", "node_time"} & set(names) else []
     if parts.loads:
@@ -67,11 +70,15 @@ def _level(
         weight = objective.weights[name]
         if name == "makespan":
             terms.append((weight * tick, _makespan(instance, model, parts)))
+            ends = [_least_end(model, i) for i in range(instance.tasks)]
+            least += weight * tick * max(ends, default=0)
         elif name in ("inference_response", "training_response"):
             mask = work.is_inference if name == "inference_response" else work.is_training
             for i in np.flatnonzero(mask).tolist():
                 terms.append((weight * float(work.weight[i]) * tick, model.done[i]))
                 constant -= weight * float(work.weight[i]) * float(work.release_s[i])
+                response = _least_end(model, i) * tick - float(work.release_s[i])
+                least += weight * float(work.weight[i]) * max(response, 0.0)
         elif name == "late":
             for i in np.flatnonzero(work.is_inference & np.isfinite(work.slo_s)).tolist():
                 ticks = ticks_up if bound else ticks_down
@@ -86,7 +93,13 @@ def _level(
     fitting = [k / tick for k in _SCALES if _whole(terms, k / tick)]
     scale = fitting[0] if fitting else _SCALES[-1] / tick
     whole = [int(np.floor(c * scale + 1e-7)) * v for c, v in terms]
-    return Level(sum(whole) if whole else model.cp.new_constant(0), scale, constant, bool(fitting))
+    return Level(
+        sum(whole) if whole else model.cp.new_constant(0), scale, constant, bool(fitting), least
+    )
+
+
+def _least_end(model: Model, i: int) -> int:
+    return model.head[i, FORWARD, 0] + int(model.chain[i].after[0]) if model.head else 0
 
 
 def _whole(terms: list[tuple[float, Any]], scale: float) -> bool:
