@@ -13,8 +13,8 @@ class Parts:
     """Switches of the exact model.
 
     None changes what is optimal: parts tighten the relaxation, break ties between equal schedules
-    or help the search. Defaults are those that solved most in least time
-    (`tests/benchmarks/test_exact_parts.py`).
+    or help the search. All are on by default; which of them pay depends on the instance
+    (`docs/exact.md`, `tests/benchmarks/test_exact_parts.py`).
 
     Parameters
     ----------
