@@ -18,7 +18,7 @@ from solvers.exact.cpsat import CpSat
 from solvers.incumbent import Incumbent, OnSolution
 from solvers.search.anneal import Anneal, Search
 
-FIRST, BOUNDED, ALONE = 0.05, 0.2, 0.35
+FIRST, BOUNDED, ALONE = 0.05, 0.5, 0.35
 """Parts of the time limit by which the first annealing and the bound end; with one worker the
 annealing ends at `ALONE` and the bound so much later."""
 PLANS_PER_OPERATION = 3000
