@@ -68,10 +68,15 @@ class Portfolio:
         run = _Run(self, best, time_limit_s, deterministic_limit, seed)
         try:
             run.go()
+            run.wait()
         except KeyboardInterrupt:
             run.note = "interrupted"
         finally:
-            run.stop()
+            run.halt.set()
+            if run.thread is not None:
+                run.thread.join()
+        if run.failure is not None:
+            raise run.failure
         return run.result()
 
 
@@ -91,6 +96,7 @@ class _Run:
         self.halt = threading.Event()
         self.thread: threading.Thread | None = None
         self.exact: Result | None = None
+        self.failure: BaseException | None = None
         self.note = ""
 
     def go(self) -> None:
@@ -153,16 +159,17 @@ class _Run:
         )
 
     def _anneal_on(self) -> None:
-        """Anneal again and again until the time limit."""
-        while not self.halt.is_set() and self.best.elapsed_s < self.time_limit_s:
-            self._anneal(1.0)
+        """Anneal again and again until the time limit; `failure` keeps what goes wrong."""
+        try:
+            while not self.halt.is_set() and self.best.elapsed_s < self.time_limit_s:
+                self._anneal(1.0)
+        except BaseException as failure:  # the caller's thread raises it
+            self.failure = failure
 
-    def stop(self) -> None:
-        """End the annealing beside."""
+    def wait(self) -> None:
+        """Leave the annealing its time, unless everything is proven."""
         proven = self.best.proven or (self.exact is not None and self.exact.status == "optimal")
-        if proven or self.note == "interrupted" or self.best.elapsed_s >= self.time_limit_s:
-            self.halt.set()
-        if self.thread is not None:
+        if self.thread is not None and not proven:
             self.thread.join()
 
     def result(self) -> Result:

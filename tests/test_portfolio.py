@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from lemix_opt import Cluster, Costs, Instance, Objective, Schedule, Workload
 from lemix_opt.result import Value
 from lemix_opt.validation import validate
 from solvers import solve
+from solvers.search.anneal import Search
 
 
 @settings(max_examples=25, deadline=None)
@@ -62,6 +65,22 @@ def test_an_interrupted_run_returns_the_best_so_far() -> None:
     found = solve(instance, "portfolio", EVERY_TERM, time_limit_s=30, workers=2, on_solution=stop)
     assert found.explanation == "interrupted"
     assert found.objective == seen[0]
+
+
+def test_an_error_in_the_annealing_thread_reaches_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cool = Search.cool
+
+    def fail_aside(search: Search, *arguments: Any, **options: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError("broken")
+        cool(search, *arguments, **options)
+
+    monkeypatch.setattr(Search, "cool", fail_aside)
+    instance = random_instance(21, "async", False)
+    with pytest.raises(ValueError, match="broken"):
+        solve(instance, "portfolio", EVERY_TERM, time_limit_s=5, workers=2)
 
 
 def test_levels_are_proven_one_by_one() -> None:

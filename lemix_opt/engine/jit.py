@@ -22,7 +22,8 @@ ENGINE = Path(__file__).resolve().parent
 
 LOG = logging.getLogger("lemix_opt")
 F = TypeVar("F", bound=Callable[..., Any])
-# Nothing is allocated in compiled code, so that nothing needs counting; see `compiled`.
+# Nothing is allocated in compiled code, so that nothing needs counting; see `compiled`. It touches
+# no Python objects either, so that threads run beside it.
 OPTIONS = {"_nrt": False, "error_model": "numpy", "nogil": True}
 
 

@@ -202,7 +202,7 @@ class _State:
         arguments: tuple[Any, ...] = (
             *(search.work, search.board, search.allowed, self.order, self.place, self.where),
             *(self.best_order, self.best_place, rng.random((self.each, DRAWS)), self.costs),
-            *(heat, heat),
+            heat,
         )
         # Every step counts a little, so that a search without legal moves ends as well.
         return int(run(anneal, *arguments)) + 1

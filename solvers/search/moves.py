@@ -90,8 +90,7 @@ def anneal(
     best_place: Any,
     draws: Any,
     costs: Any,
-    hot: float,
-    cold: float,
+    heat: float,
 ) -> int:
     """Take one step per row of `draws`; return how many plans were decoded.
 
@@ -108,14 +107,14 @@ def anneal(
         Uniform numbers in [0, 1).
     costs : ndarray, shape (2,)
         Cost of the present and of the best solution, in ticks.
-    hot, cold : float
-        Temperature of the first and of the last step.
+    heat : float
+        Temperature in ticks.
     """
     nodes, tasks = allowed.shape
-    size, steps, chain = order.shape[1], draws.shape[0], 2 * work.forward.shape[2]
+    size, chain = order.shape[1], 2 * work.forward.shape[2]
     reach = max(3, int(REACH * size))
     decoded = 0
-    for step in range(steps):
+    for step in range(draws.shape[0]):
         kind = draws[step, 0]
         first, second, old, other = NEVER, NEVER, 0, 0
         source = int(draws[step, 3] * size)
@@ -145,8 +144,7 @@ def anneal(
         elif kind >= EXCHANGE:
             operation = order[0, source]
             gather(work, order[1], where[1], operation - operation % (chain // 2), shift)
-        temperature = hot * (cold / hot) ** (step / steps)
-        limit = costs[0] - temperature * log(1 - draws[step, 5])
+        limit = costs[0] - heat * log(1 - draws[step, 5])
         cost = decode(work, board, order[1], place, limit)
         decoded += 1
         if cost <= limit:
