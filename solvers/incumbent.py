@@ -35,7 +35,7 @@ class Incumbent:
         self.instance, self.objective, self.on_solution = instance, objective, on_solution
         self.schedule: Schedule | None = None
         self.value: Value | None = None
-        self.lower_bound: float | None = None
+        self.bounds: list[float | None] = [None] * len(objective.levels)
         self.lock = threading.RLock()
         self.trajectory: list[tuple[float, float | None, float | None]] = []
 
@@ -45,11 +45,21 @@ class Incumbent:
         return time.perf_counter() - self.begin
 
     @property
+    def values(self) -> tuple[float, ...]:
+        """Values of the best schedule by level; empty without one."""
+        if self.value is None:
+            return ()
+        return self.value if isinstance(self.value, tuple) else (self.value,)
+
+    @property
+    def lower_bound(self) -> float | None:
+        """Bound of the first level."""
+        return self.bounds[0]
+
+    @property
     def first_value(self) -> float:
         """Value of the first level, infinity while there is no schedule."""
-        if self.value is None:
-            return math.inf
-        return self.value[0] if isinstance(self.value, tuple) else self.value
+        return self.values[0] if self.values else math.inf
 
     @property
     def proven(self) -> bool:
@@ -72,13 +82,14 @@ class Incumbent:
                 self.on_solution(schedule, value)
         return True
 
-    def raise_bound(self, seconds: float | None) -> None:
-        """Keep a lower bound of the first level if it is higher than all before."""
+    def raise_bound(self, seconds: float | None, level: int = 0) -> None:
+        """Keep a lower bound of a level if it is higher than all before."""
         if seconds is None or not math.isfinite(seconds):
             return
         with self.lock:
-            if self.lower_bound is None or seconds > self.lower_bound:
-                self.lower_bound = seconds
+            known = self.bounds[level]
+            if known is None or seconds > known:
+                self.bounds[level] = seconds
                 self._note()
 
     def _note(self) -> None:
@@ -87,30 +98,51 @@ class Incumbent:
             self.trajectory.append((self.elapsed_s, self.value, low))
 
     def result(
-        self, solver: str, seed: int, parameters: dict[str, Any], explanation: str = ""
+        self,
+        solver: str,
+        seed: int,
+        parameters: dict[str, Any],
+        explanation: str = "",
+        *,
+        impossible: bool = False,
+        rounding: bool = False,
     ) -> Result:
-        """Return what is known; of several levels only the first one is bounded."""
-        levels = isinstance(self.value, tuple)
-        low = self.lower_bound
-        if low is not None and self.value is not None:
-            # Sums of floats differ in the last bits.
-            low = min(low, self.first_value)
-        gap = None if low is None or self.value is None else relative_gap(self.first_value, low)
-        status = "unknown" if self.value is None else "feasible"
-        if self.proven:
-            status = "optimal"
-        bound: Value | None = low
-        states: tuple[str, ...] = ()
-        if isinstance(self.value, tuple):
-            rest = len(self.value) - 1
-            bound = None if low is None else (low, *[-math.inf] * rest)
-            first = "optimal" if gap is not None and gap <= PROOF_TOLERANCE else "feasible"
-            states = (first, *["feasible"] * rest)
+        """Compare what was found with what was proven, level by level.
+
+        Parameters
+        ----------
+        explanation : str
+            Why there is no proof, where there is none.
+        impossible : bool, default False
+            Whether it is proven that no schedule exists.
+        rounding : bool, default False
+            Whether the schedule is proven best on a grid the instance does not lie on, so that the
+            whole gap is due to rounding.
+        """
+        values, floor = self.values, list(self.bounds)
+        if values:
+            # Bounds in floating point may exceed the value by its last bits.
+            floor = [None if b is None else min(b, v) for b, v in zip(floor, values, strict=True)]
+        states, gap = [], None
+        for own, low in zip(values, floor, strict=False):
+            level_gap = None if low is None else relative_gap(own, low)
+            proven = level_gap is not None and level_gap <= PROOF_TOLERANCE
+            states.append("optimal" if proven else "feasible")
+            if gap is None or gap <= PROOF_TOLERANCE:
+                gap = level_gap
+        status = "infeasible" if impossible else "unknown"
+        if values:
+            status = "optimal" if all(state == "optimal" for state in states) else "feasible"
+        first = floor[0]
+        lower: Value | None = first
+        if self.objective.lexicographic and first is not None:
+            lower = tuple(-math.inf if b is None else b for b in floor)
+        self._note()
         return Result(
             status=status,
             schedule=self.schedule,
             objective=self.value,
-            lower_bound=bound,
+            lower_bound=lower,
             gap=gap,
             trajectory=tuple(self.trajectory),
             runtime_s=self.elapsed_s,
@@ -118,5 +150,6 @@ class Incumbent:
             seed=seed,
             parameters=parameters,
             explanation="" if status == "optimal" else explanation,
-            level_status=states if levels else (),
+            rounding_gap=values[0] - first if rounding and values and first is not None else None,
+            level_status=tuple(states) if self.objective.lexicographic else (),
         )

@@ -11,10 +11,9 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from lemix_opt.errors import UnsupportedError
-from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
-from lemix_opt.result import Result, Value
+from lemix_opt.result import Result
 from lemix_opt.schedule import Schedule
 from solvers.exact import assignment
 from solvers.exact.board import Board
@@ -24,13 +23,13 @@ from solvers.exact.heads import closed_loop
 from solvers.exact.hints import hint
 from solvers.exact.limits import Limits, OutOfTimeError
 from solvers.exact.model import build
-from solvers.exact.outcome import outcome
 from solvers.exact.parts import Parts
 from solvers.exact.readout import Key, schedule_from, starts_of
 from solvers.exact.search import search
 from solvers.exact.start import first_boards, insert
 from solvers.exact.terms import levels
 from solvers.exact.variables import Model
+from solvers.incumbent import Incumbent, OnSolution
 
 _TRAINING_SHARE = 0.3
 """Of the limits, for the training tasks alone."""
@@ -52,25 +51,22 @@ class Run:
         time_limit_s: float,
         deterministic_limit: float | None,
         seed: int,
-        on_solution: Callable[[Schedule, Value], None] | None,
+        on_solution: OnSolution | None,
         windows: Mapping[Key, tuple[int, int]] | None = None,
     ) -> None:
         self.windows = windows or {}
         self.limits = Limits(time_limit_s, deterministic_limit)
         self.instance, self.objective, self.parts = instance, objective, parts
-        self.workers, self.seed, self.on_solution = workers, seed, on_solution
-        self.best: Schedule | None = None
-        self.value: Value | None = None
-        self.trajectory: list[tuple[float, float | None, float | None]] = []
+        self.workers, self.seed = workers, seed
+        self.best = Incumbent(instance, objective, on_solution)
         self.note = ""
         self.schedule_proven = self.impossible = self.interrupted = False
         self.floor: float | None = None
-        self.bounds: list[float | None] = [None] * len(objective.levels)
 
     def solve(self, initial: Schedule | None) -> Result:
         """Search within the limits; what is known by then is the result."""
         if initial is not None:
-            self.offer(initial)
+            self.best.offer(initial)
         data = tick_data(self.instance, bound=False)
         try:
             if self.parts.start:
@@ -88,41 +84,26 @@ class Run:
             self.interrupted = True
         if self.interrupted:
             self.note = "interrupted"
-        if self.floor is not None and (self.bounds[0] is None or self.bounds[0] < self.floor):
-            self.bounds[0] = self.floor
-        return outcome(
-            self.best,
-            self.value,
-            self.bounds,
-            lexicographic=bool(self.objective.lexicographic),
+        self.best.raise_bound(self.floor)
+        parameters = {
+            "workers": self.workers,
+            "time_limit_s": self.limits.time_limit_s,
+            "parts": asdict(self.parts),
+        }
+        return self.best.result(
+            "cpsat",
+            self.seed,
+            parameters,
+            self.note,
             impossible=self.impossible,
-            note=self.note,
             rounding=not data.exact and self.schedule_proven,
-            runtime_s=self.limits.passed_s,
-            trajectory=self.trajectory,
-            seed=self.seed,
-            parameters={
-                "workers": self.workers,
-                "time_limit_s": self.limits.time_limit_s,
-                "parts": asdict(self.parts),
-            },
         )
-
-    def offer(self, schedule: Schedule) -> None:
-        """Keep a schedule if it is better than all before."""
-        value = objective_value(self.instance, schedule, self.objective)
-        if self.value is None or value < self.value:  # type: ignore[operator]
-            self.best, self.value = schedule, value
-            upper = value if isinstance(value, float) else None
-            self.trajectory.append((self.limits.passed_s, upper, None))
-            if self.on_solution is not None:
-                self.on_solution(schedule, value)
 
     def _start(self, data: TickData) -> None:
         chain = chains(self.instance, data)
         loop = closed_loop(self.instance, data, chain)
         for board in first_boards(self.instance, data, chain, loop, self.limits):
-            self.offer(_schedule(self.instance, board))
+            self.best.offer(_schedule(self.instance, board))
 
     def _train_first(self, data: TickData) -> None:
         """Solve the training tasks alone: a bound for all, and a schedule to insert requests into.
@@ -154,7 +135,7 @@ class Run:
                 board.place(i, node, starts_of(found.schedule, self.instance.tick_s, local))
             requests = np.argsort(data.release, kind="stable").tolist()
             insert(self.limits, board, [i for i in requests if not training[i]])
-            self.offer(_schedule(self.instance, board))
+            self.best.offer(_schedule(self.instance, board))
 
     def _descend(self, data: TickData, *, bound: bool, share: float) -> None:
         """Solve level after level and keep the proven bounds in seconds."""
@@ -169,12 +150,12 @@ class Run:
         if self.floor is not None:
             unit = self.objective.makespan * self.instance.tick_s
             model.cp.add(model.makespan >= math.floor(self.floor / unit + 1e-6))
-        if self.best is not None:
-            hint(model, self.instance, data, self.parts, self.best)
+        if self.best.schedule is not None:
+            hint(model, self.instance, data, self.parts, self.best.schedule)
         provable = data.exact or bound
         for depth, level in enumerate(stated):
             if provable:
-                self.bounds[depth] = level.least
+                self.best.raise_bound(level.least, depth)
             if self.limits.over(share):
                 self.note = "the time limit was reached"
                 return
@@ -202,8 +183,8 @@ class Run:
                     where="tick_s",
                     expected="a longer tick, or smaller weights",
                 )
-            if found.status in _PROVEN and provable and math.isfinite(found.bound):
-                self.bounds[depth] = max(level.least, level.seconds(found.bound))
+            if found.status in _PROVEN and provable:
+                self.best.raise_bound(level.seconds(found.bound), depth)
             if found.status != cp_model.OPTIMAL:
                 self.note = "a limit was reached before the proof"
                 return
@@ -217,12 +198,12 @@ class Run:
 
     def _horizon(self, data: TickData, bound: bool) -> int | None:
         """Tick by which everything ends in some optimal schedule, from the best one known."""
-        if self.objective.levels[0] != ("makespan",) or self.best is None:
+        if self.objective.levels[0] != ("makespan",) or self.best.schedule is None:
             return None
         if not (data.exact or bound):
             # The best schedule need not be one of this model, which rounds up.
             return None
-        end = float(np.max(self.best.operations.end_s, initial=0.0)) / self.instance.tick_s
+        end = float(np.max(self.best.schedule.operations.end_s, initial=0.0)) / self.instance.tick_s
         return math.ceil(end * (1 - 1e-12))
 
     def _hear(self, data: TickData, model: Model, value: Callable[[Any], int]) -> None:
@@ -231,7 +212,7 @@ class Run:
         starts = {key: value(variable) for key, variable in model.start.items()}
         if self.instance.tasks and not starts:
             starts = assignment.starts(self.instance, data, node)
-        self.offer(schedule_from(self.instance, node, starts))
+        self.best.offer(schedule_from(self.instance, node, starts))
 
 
 def _schedule(instance: Instance, board: Board) -> Schedule:

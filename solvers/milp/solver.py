@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +18,17 @@ from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from lemix_opt.validation import validate
 from solvers.exact.data import TickData, tick_data
+from solvers.incumbent import Incumbent, OnSolution
 from solvers.milp.chains import Chains, chains, heads, open_nodes, windows
 from solvers.milp.constraints import starts, state_rules
 from solvers.milp.list_schedule import list_schedule, search
-from solvers.milp.outcome import NOISE_S, Outcome
 from solvers.milp.program import Program
 from solvers.milp.reading import schedule_of
 from solvers.milp.terms import Frame, Level, endings, state_level
 from solvers.milp.weights import loads, weights
 
-OnSolution = Callable[[Schedule, Value], None]
+NOISE_S = 1e-9
+"""Seconds by which objective and bound may differ through rounding errors of sums."""
 SLACK = 1e-7
 """Relative part of a bound that is given up, since HiGHS works in floating point.
 
@@ -90,19 +90,30 @@ class Milp:
         run = _Run(self, instance, objective, time_limit_s, deterministic_limit, seed)
         data = tick_data(instance, bound=False)
         if initial is not None:
-            run.offer(initial)
+            run.best.offer(initial)
         bounds = run.descend(data, bound=False, share=1.0 if data.exact else 0.5)
         if not data.exact:
             bounds = run.descend(tick_data(instance, bound=True), bound=True, share=1.0)
-        outcome = run.outcome
-        if on_solution is not None and outcome.best is not None and outcome.value is not None:
-            on_solution(outcome.best, outcome.value)
+        best = run.best
+        if on_solution is not None and best.schedule is not None and best.value is not None:
+            on_solution(best.schedule, best.value)
+        for level, bound_s in enumerate(bounds):
+            if bound_s is not None and best.values and abs(best.values[level] - bound_s) <= NOISE_S:
+                bound_s = best.values[level]
+            best.raise_bound(bound_s, level)
         parameters = {
             "workers": self.workers,
             "time_limit_s": time_limit_s,
             "max_nonzeros": self.max_nonzeros,
         }
-        return outcome.result(bounds, data.exact, seed, parameters)
+        return best.result(
+            "milp",
+            seed,
+            parameters,
+            run.note,
+            impossible=run.impossible,
+            rounding=not data.exact and run.schedule_proven,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,27 +141,36 @@ class _Run:
         self.options: dict[str, Any] = {"mip_rel_gap": 0.0}
         if deterministic_limit is not None:
             self.options["node_limit"] = max(1, math.ceil(deterministic_limit))
-        self.outcome = Outcome(bool(objective.lexicographic))
+        self.best = Incumbent(instance, objective)
+        self.note = ""
+        self.impossible = self.schedule_proven = False
 
-    def offer(self, schedule: Schedule) -> Value:
-        """Keep a schedule if it is better than all before; return its value."""
-        value = objective_value(self.instance, schedule, self.objective)
-        self.outcome.offer(schedule, value)
-        return value
+    def no_schedule(self, *, exact: bool, bound: bool) -> None:
+        """Note that a model has no solution as good as the best schedule, or none at all."""
+        if self.best.schedule is not None and (exact or bound):
+            self.note = "HiGHS found no solution where one is known; do not trust this run"
+        elif self.best.schedule is not None:
+            # The model that is rounded up holds nothing better than what is known.
+            self.schedule_proven = True
+        else:
+            self.impossible = exact or bound
+            self.note = "no schedule exists"
+            if not self.impossible:
+                self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
 
     def descend(self, data: TickData, *, bound: bool, share: float) -> list[float | None]:
         """Solve level after level; return the proven bounds in seconds, None where unknown."""
-        outcome, order = self.outcome, self.objective.levels
+        best, order = self.best, self.objective.levels
         found: list[float | None] = [None] * len(order)
         chain, may = chains(self.instance, data), open_nodes(self.instance, data)
         if not may.any(axis=1).all():
-            outcome.no_schedule(exact=data.exact, bound=bound)
+            self.no_schedule(exact=data.exact, bound=bound)
             return found
         if not bound:
-            self._first_schedules(data, chain, may, outcome.begin + 0.1 * self.time_limit_s)
+            self._first_schedules(data, chain, may, best.begin + 0.1 * self.time_limit_s)
         prices = [weights(self.instance, self.objective, names, bound=bound) for names in order]
         # Off the grid seconds and ticks of lower levels cannot be compared.
-        known = outcome.levels if data.exact or bound or len(order) == 1 else ()
+        known = best.values if data.exact or bound or len(order) == 1 else ()
         head = heads(chain, data, may)
         work = loads(self.instance, int(data.release.max(initial=0)), bound=bound)
         deadline = np.full(self.instance.tasks, data.horizon)
@@ -158,7 +178,7 @@ class _Run:
             deadline = prices[0].deadlines(head.done, known[0], data.horizon, work)
         window = windows(chain, head, deadline)
         if not window.possible:
-            outcome.no_schedule(exact=data.exact, bound=bound)
+            self.no_schedule(exact=data.exact, bound=bound)
             return found
         program = Program(self.solver.max_nonzeros)
         columns = starts(program, chain, window)
@@ -166,42 +186,44 @@ class _Run:
         frame = Frame(program, self.instance, data, chain, window, columns, work)
         done = endings(frame)
         levels = [state_level(frame, price, done) for price in prices]
-        until = outcome.begin + share * self.time_limit_s
+        until = best.begin + share * self.time_limit_s
         for depth, level in enumerate(levels):
             left = until - time.perf_counter()
             if left <= 0:
-                outcome.note = "the time limit was reached"
+                self.note = "the time limit was reached"
                 break
             if known and (depth == 0 or data.exact):
-                _at_most(program, level, outcome.levels[depth])
-                if level.least_s >= outcome.levels[depth] - NOISE_S:
+                _at_most(program, level, best.values[depth])
+                if level.least_s >= best.values[depth] - NOISE_S:
                     found[depth] = level.least_s
                     continue
             answer = _highs(program, level, {**self.options, "time_limit": left})
             if answer.status == _INFEASIBLE:
-                outcome.no_schedule(exact=data.exact, bound=bound)
+                self.no_schedule(exact=data.exact, bound=bound)
                 break
             found[depth] = max(level.least_s, level.constant_s + level.unit_s * answer.bound)
             if answer.values is not None and not bound:
                 node, start = columns.read(chain, answer.values)
                 self._check(schedule_of(self.instance, chain, node, start))
             if answer.status != _OPTIMAL or answer.values is None:
-                outcome.note = "a limit was reached before the proof"
+                self.note = "a limit was reached before the proof"
                 break
             if bound or not level.whole:
                 # A relaxed optimum may cut off the true one, so lower levels get no bound here.
                 if len(levels) > 1:
-                    outcome.note = "lower levels have no bound off the grid"
+                    self.note = "lower levels have no bound off the grid"
                 break
             _at_most(program, level, level.constant_s + level.unit_s * answer.worth)
         else:
-            outcome.schedule_proven = outcome.schedule_proven or not bound
+            self.schedule_proven = self.schedule_proven or not bound
         return found
 
     def _first_schedules(self, data: TickData, chain: Chains, may: BoolArray, until: float) -> None:
         def worth(order: IntArray) -> Value:
             node, start = list_schedule(self.instance, data, chain, may, order)
-            return self.offer(schedule_of(self.instance, chain, node, start))
+            schedule = schedule_of(self.instance, chain, node, start)
+            self.best.offer(schedule)
+            return objective_value(self.instance, schedule, self.objective)
 
         search(self.instance, worth, data.release, self.seed, until)
 
@@ -209,9 +231,9 @@ class _Run:
         """Offer what HiGHS returned, unless its tolerances let a broken rule through."""
         violations = validate(self.instance, schedule)
         if violations:
-            self.outcome.note = f"HiGHS returned an infeasible schedule: {violations[0].message}"
+            self.note = f"HiGHS returned an infeasible schedule: {violations[0].message}"
         else:
-            self.offer(schedule)
+            self.best.offer(schedule)
 
 
 def _at_most(program: Program, level: Level, value_s: float) -> None:
