@@ -8,8 +8,7 @@ from typing import Any
 from experiments.bench import Bench
 from experiments.bench_summary import SHIFT_S
 from experiments.tables import Column, text_table, write_parquet
-from lemix_opt.errors import LemixError
-from lemix_opt.files import write_atomically
+from lemix_opt.files import made_folder, write_atomically
 
 RUN_COLUMNS = (
     Column("instance", "instance"),
@@ -103,10 +102,7 @@ def write_bench(bench: Bench, folder: Path, limit_s: float) -> list[Path]:
     LemixError
         If the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LemixError(f"cannot make the folder ({error})", where=str(folder)) from None
+    made_folder(folder)
     texts = {"report.txt": report_text(bench), "times.txt": times_text(bench, limit_s)}
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())

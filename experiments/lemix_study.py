@@ -16,7 +16,7 @@ from experiments.paired import paired
 from experiments.tables import Column, text_table, write_parquet
 from lemix_opt import evaluate, simulate
 from lemix_opt.checks import whole
-from lemix_opt.files import write_atomically
+from lemix_opt.files import made_folder, write_atomically
 from lemix_opt.result import versions
 
 Row = dict[str, Any]
@@ -258,7 +258,7 @@ def study_text(tables: StudyTables) -> str:
 
 def write_study(tables: StudyTables, folder: Path) -> list[Path]:
     """Write tables as Parquet and text, times apart; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     said = {"provenance": tables.provenance, **versions()}
     write_parquet(tables.runs, folder / "runs.parquet", said)
     write_parquet(tables.cells, folder / "cells.parquet", said)

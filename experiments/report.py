@@ -12,8 +12,7 @@ from experiments.perfetto import write_perfetto
 from experiments.tables import Column, text_table, write_parquet
 from experiments.windows import cut
 from instances.trace_files import write_trace
-from lemix_opt.errors import LemixError
-from lemix_opt.files import write_atomically
+from lemix_opt.files import made_folder, write_atomically
 
 _RESPONSE = (
     Column("response_p50_s", "resp. p50 [s]"),
@@ -106,10 +105,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     LemixError
         If the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LemixError(f"cannot make the folder ({error})", where=str(folder)) from None
+    made_folder(folder)
     trace = comparison.problem.trace
     said = {**comparison.problem.head, "foot": "; ".join(comparison.problem.foot)}
     written: list[Path] = []

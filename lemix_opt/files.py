@@ -72,3 +72,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def made_folder(folder: Path) -> Path:
+    """Return a folder, which is made when missing.
+
+    Raises
+    ------
+    LemixError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LemixError(f"cannot make the folder ({error})", where=str(folder)) from None
+    return folder

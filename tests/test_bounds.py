@@ -10,8 +10,7 @@ import pytest
 from brute_force import optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exact import REGULAR, regular_value, tiny
-from test_search import EVERY_TERM, MODES, random_instance
+from small_instances import EVERY_TERM, MODES, REGULAR, random_instance, regular_value, tiny
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Workload
 from lemix_opt.errors import UnsupportedError

@@ -10,6 +10,15 @@ import pytest
 from brute_force import optimum
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from small_instances import (
+    IDLE_OBJECTIVES,
+    REGULAR,
+    flow_shop,
+    idle_value,
+    regular_value,
+    tiny,
+    unlike,
+)
 from strategies import instances
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Workload
@@ -17,47 +26,6 @@ from lemix_opt.errors import UnknownNameError, UnsupportedError
 from lemix_opt.evaluation import objective_value
 from lemix_opt.validation import validate
 from solvers import solve
-
-REGULAR = Objective(makespan=1, inference_response=2, training_response=1, late_penalty_s=3)
-
-
-def regular_value(instance: Instance, ends: list[float]) -> float:
-    work = instance.workload
-    total = max(ends, default=0.0)
-    for i, end in enumerate(ends):
-        response = end - work.release_s[i]
-        total += work.weight[i] * response * (1 if work.kind[i] else 2)
-        if not work.kind[i] and response > work.slo_s[i] + 1e-9:
-            total += 3 * work.weight[i]
-    return float(total)
-
-
-def tiny(draw_seed: int, mode: str, fifo: bool, most: int = 7, longest: int = 3) -> Instance:
-    rng = np.random.default_rng(draw_seed)
-    nodes, stages, tasks = int(rng.integers(1, 3)), int(rng.integers(1, 3)), int(rng.integers(1, 4))
-    kind = rng.integers(0, 2, tasks)
-    while (kind + 1).sum() * stages > most:
-        tasks -= 1
-        kind = kind[:tasks]
-    shape = (1, tasks, stages)
-    costs = Costs(
-        rng.integers(1, longest + 1, shape),
-        rng.integers(1, longest + 1, shape),
-        rng.integers(0, 4, shape) * 2.0**20,
-        0.0,
-        rng.integers(0, 2, (1, stages)),
-        rng.integers(0, 2, (1, tasks, stages - 1)),
-    )
-    workload = Workload(
-        kind,
-        np.sort(rng.integers(0, 4, tasks)),
-        1,
-        8,
-        weight=rng.integers(1, 4, tasks),
-        slo_s=rng.integers(2, 9, tasks),
-    )
-    cluster = Cluster(nodes, stages, 4 * 2.0**20)
-    return Instance(cluster, workload, costs, release_mode=mode, fifo=fifo, tick_s=1.0)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["async", "sync", "open"]), st.booleans())
@@ -75,19 +43,7 @@ def test_the_optimum_is_that_of_brute_force(seed: int, mode: str, fifo: bool) ->
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["async", "sync", "open"]), st.booleans())
 @settings(max_examples=120, deadline=None)
 def test_nodes_may_differ_in_every_cost_and_in_memory(seed: int, mode: str, fifo: bool) -> None:
-    one = tiny(seed, mode, fifo)
-    rng = np.random.default_rng(seed)
-    tasks, stages = one.tasks, one.cluster.stages
-    costs = Costs(
-        rng.integers(1, 4, (2, tasks, stages)),
-        rng.integers(0, 4, (2, tasks, stages)),
-        rng.integers(0, 4, (2, tasks, stages)) * 2.0**20,
-        rng.integers(0, 2, (2, stages)) * 2.0**20,
-        rng.integers(0, 3, (2, stages)),
-        rng.integers(0, 3, (2, tasks, stages - 1)),
-    )
-    memory = np.array([[5.0], [4.0]]) * 2.0**20 * np.ones((2, stages))
-    instance = replace(one, cluster=Cluster(2, stages, memory, np.array([0, 1])), costs=costs)
+    instance = unlike(tiny(seed, mode, fifo), seed)
     result = solve(instance, "cpsat", REGULAR, time_limit_s=30)
     assert result.status == "optimal"
     assert result.schedule is not None
@@ -114,13 +70,6 @@ def test_the_optimum_is_that_of_brute_force_up_to_ten_operations(mode: str, fifo
     assert checked == 8
 
 
-IDLE_OBJECTIVES = {
-    "idle": Objective(idle=1),
-    "node_time": Objective(node_time=1),
-    "mixed": Objective(idle=1, node_time=2, inference_response=1),
-}
-
-
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(["async", "sync", "open"]),
@@ -136,15 +85,7 @@ def test_idle_and_node_time_are_those_of_every_integer_start(
     objective = IDLE_OBJECTIVES[name]
 
     def value(placed: brute_starts.Placed) -> float:
-        lengths = [last - first for first, last in brute_starts.spans(instance, placed).values()]
-        idle = instance.cluster.stages * sum(lengths) - brute_starts.busy(instance, placed)
-        total = objective.idle * idle + objective.node_time * sum(lengths)
-        for i in range(instance.tasks):
-            if objective.inference_response and not instance.workload.kind[i]:
-                last = (i, "F", instance.cluster.stages - 1)
-                end = placed[1][last] + instance.costs.forward_s[0, i, -1]
-                total += instance.workload.weight[i] * (end - instance.workload.release_s[i])
-        return float(total)
+        return idle_value(instance, objective, placed)
 
     result = solve(instance, "cpsat", objective, time_limit_s=30)
     assert result.status == "optimal"
@@ -171,14 +112,6 @@ def test_bound_and_optimum_lie_below_every_policy_also_off_the_grid(
     assert isinstance(result.lower_bound, float)
     assert result.lower_bound <= result.objective + 1e-9
     assert result.objective <= by_policy.objective + 1e-9
-
-
-def flow_shop(durations: list[list[int]]) -> Instance:
-    forward = np.array(durations, dtype=float)[None]
-    tasks, stages = forward.shape[1:]
-    workload = Workload([0] * tasks, [0.0] * tasks, 1, 8)
-    costs = Costs(forward, 0.0, 0.0, 0.0)
-    return Instance(Cluster(1, stages, 1.0), workload, costs, fifo=True, tick_s=1.0)
 
 
 def test_johnsons_rule_gives_the_optimum_of_two_machines() -> None:

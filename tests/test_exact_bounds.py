@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from small_instances import flow_shop, tiny
 from strategies import instances
-from test_exact import flow_shop, tiny
 
 from lemix_opt import Instance, Objective
 from lemix_opt.evaluation import objective_value

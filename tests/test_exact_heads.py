@@ -8,8 +8,8 @@ import brute_starts
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from small_instances import tiny
 from strategies import instances
-from test_exact import tiny
 
 from lemix_opt import Cluster, Costs, Instance, Workload
 from lemix_opt.schedule import FORWARD

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_exact import REGULAR, flow_shop, tiny
+from small_instances import REGULAR, flow_shop, tiny
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Workload
 from lemix_opt.validation import validate

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from brute_force import optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exact import REGULAR, flow_shop, regular_value, tiny
+from small_instances import REGULAR, flow_shop, regular_value, tiny, unlike
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Workload
 from lemix_opt.errors import FieldError, UnknownNameError
@@ -43,19 +41,7 @@ def test_any_parts_give_the_optimum_of_brute_force(
 def test_any_parts_give_it_for_node_classes(
     seed: int, mode: str, fifo: bool, parts: dict[str, bool]
 ) -> None:
-    one = tiny(seed, mode, fifo)
-    rng = np.random.default_rng(seed)
-    tasks, stages = one.tasks, one.cluster.stages
-    costs = Costs(
-        rng.integers(1, 4, (2, tasks, stages)),
-        rng.integers(0, 4, (2, tasks, stages)),
-        rng.integers(0, 4, (2, tasks, stages)) * 2.0**20,
-        rng.integers(0, 2, (2, stages)) * 2.0**20,
-        rng.integers(0, 3, (2, stages)),
-        rng.integers(0, 3, (2, tasks, stages - 1)),
-    )
-    memory = np.array([[5.0], [4.0]]) * 2.0**20 * np.ones((2, stages))
-    instance = replace(one, cluster=Cluster(2, stages, memory, np.array([0, 1])), costs=costs)
+    instance = unlike(tiny(seed, mode, fifo), seed)
     check(instance, parts, MAKESPAN)
 
 

@@ -14,9 +14,17 @@ from brute_force import optimum
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from profiles import examples
+from small_instances import (
+    IDLE_OBJECTIVES,
+    REGULAR,
+    flow_shop,
+    idle_value,
+    regular_value,
+    tiny,
+    unlike,
+)
 from strategies import instances
 from test_cli import lemix
-from test_exact import IDLE_OBJECTIVES, REGULAR, flow_shop, regular_value, tiny
 
 import solvers.milp
 from instances import write
@@ -31,22 +39,6 @@ from solvers.milp.units import common_unit
 
 SEEDS = st.integers(0, 2**32 - 1)
 MODES = st.sampled_from(["async", "sync", "open"])
-
-
-def unlike(one: Instance, seed: int) -> Instance:
-    """Give an instance two nodes that differ in every cost and in memory."""
-    rng = np.random.default_rng(seed)
-    tasks, stages = one.tasks, one.cluster.stages
-    costs = Costs(
-        rng.integers(1, 4, (2, tasks, stages)),
-        rng.integers(0, 4, (2, tasks, stages)),
-        rng.integers(0, 4, (2, tasks, stages)) * 2.0**20,
-        rng.integers(0, 2, (2, stages)) * 2.0**20,
-        rng.integers(0, 5, (2, stages)),
-        rng.integers(0, 3, (2, tasks, stages - 1)),
-    )
-    memory = np.array([[5.0], [4.0]]) * 2.0**20 * np.ones((2, stages))
-    return replace(one, cluster=Cluster(2, stages, memory, np.array([0, 1])), costs=costs)
 
 
 def proven(instance: Instance, objective: Objective) -> Result:
@@ -79,15 +71,7 @@ def test_idle_and_node_time_are_those_of_every_integer_start(
     objective = IDLE_OBJECTIVES[name]
 
     def value(placed: brute_starts.Placed) -> float:
-        lengths = [last - first for first, last in brute_starts.spans(instance, placed).values()]
-        idle = instance.cluster.stages * sum(lengths) - brute_starts.busy(instance, placed)
-        total = objective.idle * idle + objective.node_time * sum(lengths)
-        for i in range(instance.tasks):
-            if objective.inference_response and not instance.workload.kind[i]:
-                last = (i, "F", instance.cluster.stages - 1)
-                end = placed[1][last] + instance.costs.forward_s[0, i, -1]
-                total += instance.workload.weight[i] * (end - instance.workload.release_s[i])
-        return float(total)
+        return idle_value(instance, objective, placed)
 
     wanted = brute_starts.optimum(instance, value)
     assert proven(instance, objective).objective == pytest.approx(wanted, abs=1e-6)

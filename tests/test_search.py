@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_exact import REGULAR, regular_value, tiny
+from small_instances import EVERY_TERM, MODES, REGULAR, random_instance, regular_value, tiny
 
-from lemix_opt import Cluster, Costs, Instance, Objective, Workload
+from lemix_opt import Cluster, Costs, Instance, Workload
 from lemix_opt.evaluation import objective_value
 from lemix_opt.validation import validate
 from solvers import solve
@@ -17,11 +17,6 @@ from solvers.exact.data import tick_data
 from solvers.incumbent import Incumbent
 from solvers.search.anneal import Search
 from solvers.search.plan import Plan, plan_of
-
-MODES = ("open", "async", "sync")
-EVERY_TERM = Objective(
-    makespan=1, inference_response=2, training_response=1, late_penalty_s=3, idle=0.5, node_time=2
-)
 
 
 def shuffled(instance: Instance, rng: np.random.Generator) -> Plan:
@@ -42,35 +37,6 @@ def shuffled(instance: Instance, rng: np.random.Generator) -> Plan:
     fits = np.all(data.held <= data.room[:, None, :], axis=2)
     place = [int(rng.choice(np.flatnonzero(fits[:, i]))) for i in range(instance.tasks)]
     return Plan(np.array(order, dtype=np.int64), np.array(place, dtype=np.int64))
-
-
-def random_instance(seed: int, mode: str, fifo: bool) -> Instance:
-    """Up to nine tasks on nodes of two classes, with memory that binds."""
-    rng = np.random.default_rng(seed)
-    nodes, stages, tasks = (
-        int(rng.integers(1, 4)),
-        int(rng.integers(1, 4)),
-        int(rng.integers(1, 10)),
-    )
-    shape = (2, tasks, stages)
-    costs = Costs(
-        rng.integers(1, 9, shape),
-        rng.integers(0, 9, shape),
-        rng.integers(0, 5, shape) * 2.0**20,
-        0.0,
-        rng.integers(0, 3, (2, stages)),
-        rng.integers(0, 3, (2, tasks, stages - 1)),
-    )
-    workload = Workload(
-        rng.integers(0, 2, tasks),
-        np.sort(rng.integers(0, 30, tasks)),
-        1,
-        8,
-        weight=rng.integers(1, 4, tasks),
-        slo_s=rng.integers(5, 40, tasks),
-    )
-    cluster = Cluster(nodes, stages, 5 * 2.0**20, rng.integers(0, 2, nodes))
-    return Instance(cluster, workload, costs, release_mode=mode, fifo=fifo, tick_s=1.0)
 
 
 @settings(max_examples=150, deadline=None)

@@ -121,3 +121,8 @@ def compiled(function: Callable[..., Any], *signature: Any) -> Any:
 
 compiled_once = lru_cache(maxsize=256)(compiled)
 """`compiled`, which a process asks for a function and a signature once."""
+
+
+def called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, compiled for the types of its arguments."""
+    return compiled_once(function, *map(numba.typeof, arguments))(*arguments)

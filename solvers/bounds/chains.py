@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lemix_opt.engine.books import OPEN, SYNC
 from lemix_opt.engine.jit import index, inlined
-
-OPEN, ASYNC, SYNC = range(3)
 
 
 class Chains(NamedTuple):

@@ -12,18 +12,16 @@ import math
 import time
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray
-from lemix_opt.engine.jit import compiled_once
+from lemix_opt.engine.jit import called
 from lemix_opt.grid import ticks_up
-from lemix_opt.instance import Instance
+from lemix_opt.instance import RELEASE_MODES, Instance
 from solvers.bounds.bound import Bound
-from solvers.bounds.chains import ASYNC, OPEN, SYNC, Chains, Space, relaxed
+from solvers.bounds.chains import Chains, Space, relaxed
 from solvers.exact.data import TickData
 
-MODES = {"open": OPEN, "async": ASYNC, "sync": SYNC}
 TERMS = ("inference_response", "training_response", "late")
 NO_DUE = 2**62
 PATIENCE, SHRINK, SHORTEST_STEP = 20, 0.7, 1e-4
@@ -90,7 +88,7 @@ class Relaxation:
             *(self.chains, scratch.space, scratch.gpu, scratch.memory),
             *(scratch.used, scratch.stored, self.loop, self.mode, self.horizon),
         )
-        cost = float(compiled_once(relaxed, *map(numba.typeof, arguments))(*arguments))
+        cost = float(called(relaxed, *arguments))
         offered = float((self.nodes[:, None, None] * gpu).sum())
         offered += float((self.room[:, :, None] * memory).sum())
         slack = ROUNDING * (abs(cost) + offered)
@@ -185,7 +183,7 @@ def relaxation_of(
             span,
         ),
         chained,
-        MODES[instance.release_mode],
+        RELEASE_MODES.index(instance.release_mode),
         nodes,
         np.stack([data.room[rows].sum(axis=0) for rows in members]).astype(np.float64),
         horizon,

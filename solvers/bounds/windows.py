@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.engine.books import ASYNC, OPEN, SYNC
 from lemix_opt.schedule import BACKWARD, FORWARD
-from solvers.bounds.chains import ASYNC, OPEN, SYNC
 from solvers.bounds.lagrangian import Relaxation
 from solvers.exact.readout import Key
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray, floats, whole
 from lemix_opt.engine import simulate
+from lemix_opt.engine.jit import called
 from lemix_opt.errors import LemixError
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
@@ -22,7 +23,7 @@ from solvers.incumbent import Incumbent, OnSolution
 from solvers.registry import POLICIES
 from solvers.search.decode import Board, Work, board_of
 from solvers.search.moves import DRAWS, anneal
-from solvers.search.plan import Plan, by_release, decoded, plan_of, run, work_of
+from solvers.search.plan import Plan, by_release, decoded, plan_of, work_of
 
 STEPS, WORK = 256, 2 * 10**7
 """Steps between two looks at the clock, fewer of them where plans are long."""
@@ -205,4 +206,4 @@ class _State:
             heat,
         )
         # Every step counts a little, so that a search without legal moves ends as well.
-        return int(run(anneal, *arguments)) + 1
+        return int(called(anneal, *arguments)) + 1

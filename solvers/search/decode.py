@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lemix_opt.engine.books import OPEN, SYNC
 from lemix_opt.engine.jit import inlined
 
-OPEN, ASYNC, SYNC = range(3)
 NEVER = -1
 
 

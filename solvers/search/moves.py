@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import log
 from typing import Any
 
+from lemix_opt.engine.books import OPEN
 from lemix_opt.engine.jit import inlined
-from solvers.search.decode import MODE, NEVER, OPEN, Board, Work, decode
+from solvers.search.decode import MODE, NEVER, Board, Work, decode
 
 # Uniform numbers that a step uses: kind of move, task, node or partner, portion, shift, threshold.
 DRAWS = 6

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
 from lemix_opt.checks import BoolArray, IntArray
-from lemix_opt.engine.jit import compiled_once
+from lemix_opt.engine.jit import called
 from lemix_opt.grid import ticks_down
-from lemix_opt.instance import Instance
+from lemix_opt.instance import RELEASE_MODES, Instance
 from lemix_opt.objective import Objective
 from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
 from solvers.exact.data import TickData
 from solvers.search.decode import (
-    ASYNC,
     FIFO,
     IDLE,
     MAKESPAN,
     MODE,
     NODE_TIME,
-    OPEN,
     RULES,
-    SYNC,
     Board,
     Work,
     decode,
@@ -34,7 +29,6 @@ from solvers.search.decode import (
 NO_DUE = 2**62
 LEVEL_FACTOR = 1e4
 """Weight of a lexicographic level relative to the next one, while searching."""
-MODES = {"open": OPEN, "async": ASYNC, "sync": SYNC}
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def work_of(instance: Instance, data: TickData, objective: Objective) -> Work:
     due = np.full(instance.tasks, NO_DUE, dtype=np.int64)
     due[dated] = ticks_down(work.release_s[dated] + work.slo_s[dated], tick)
     rules = np.zeros(RULES)
-    rules[MODE], rules[FIFO] = MODES[instance.release_mode], instance.fifo
+    rules[MODE], rules[FIFO] = RELEASE_MODES.index(instance.release_mode), instance.fifo
     rules[MAKESPAN], rules[NODE_TIME] = weights["makespan"], weights["node_time"]
     rules[IDLE] = weights["idle"]
     chain = data.forward.sum(2) + data.backward.sum(2) + data.hop.sum(2)
@@ -134,12 +128,7 @@ def by_release(instance: Instance, allowed: BoolArray, *, requests_first: bool =
 def decoded(work: Work, board: Board, plan: Plan) -> float:
     """Fill the board with a plan; return its cost in ticks, infinity where it cannot be done."""
     arguments = (work, board, plan.order.copy(), plan.place.copy(), np.inf)
-    return float(run(decode_plan, *arguments))
-
-
-def run(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function, compiled for the types of its arguments."""
-    return compiled_once(function, *map(numba.typeof, arguments))(*arguments)
+    return float(called(decode_plan, *arguments))
 
 
 def decode_plan(work: Work, board: Board, order: Any, place: Any, limit: float) -> float:
