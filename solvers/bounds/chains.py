@@ -134,13 +134,16 @@ def price_chain(
 def walk(
     chains: Chains, space: Space, used: Any, stored: Any, kind: int, task: int, start: int
 ) -> int:
-    """Add a priced chain's use of GPUs and memory, as differences; return its end."""
+    """Add what a priced chain uses of GPUs and memory, as differences; return its end.
+
+    Its first operation starts exactly at `start`, the others where it is cheapest.
+    """
     stages = used.shape[1]
     trains = chains.training[task] == 1
     count = 2 * stages if trains else stages
     t = start
     for k in range(count):
-        while space.cost[k, t] > space.best[k, t]:
+        while k and space.cost[k, t] > space.best[k, t]:
             t += 1
         s = stage_of(k, stages)
         held, length = chains.held[kind, task, s], chains.length[kind, task, k]
@@ -211,21 +214,9 @@ def follow_loop(
         after = g + 1 if mode == SYNC else -1
         price_chain(chains, space, gpu, memory, chosen, task, high, after)
         start = t if mode == SYNC else min(t, high - chains.span[chosen, task] - 1)
-        end = follow_from(chains, space, used, stored, chosen, task, start)
+        end = walk(chains, space, used, stored, chosen, task, start)
         t = end if mode == SYNC else t + chains.length[chosen, task, 0]
     return float(space.after[0, 0])
-
-
-@inlined
-def follow_from(
-    chains: Chains, space: Space, used: Any, stored: Any, kind: int, task: int, start: int
-) -> int:
-    """Walk a chain whose first operation starts exactly at a tick."""
-    kept = space.best[0, start]
-    space.best[0, start] = space.cost[0, start]
-    end = walk(chains, space, used, stored, kind, task, start)
-    space.best[0, start] = kept
-    return end
 
 
 def relaxed(
@@ -270,7 +261,10 @@ def relaxed(
                     cheapest, chosen = space.best[0, chains.head[task]], kind
         if classes > 1:
             price_chain(chains, space, gpu, memory, chosen, task, high, -1)
-        walk(chains, space, used, stored, chosen, task, chains.head[task])
+        start = chains.head[task]
+        while space.cost[0, start] > space.best[0, start]:
+            start += 1
+        walk(chains, space, used, stored, chosen, task, start)
         total += cheapest
     if loop.size:
         total += follow_loop(chains, space, gpu, memory, used, stored, loop, mode, horizon)

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import numpy as np
 
 from lemix_opt.checks import IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
+from solvers.exact.chains import Chain
 from solvers.exact.data import TickData
 
 
-def chain_ticks(instance: Instance, data: TickData) -> IntArray:
-    """Return the least ticks from a task's first start to its last end, shape (T,)."""
-    training = instance.workload.is_training
-    hops = data.hop.sum(2)
-    ticks = data.forward.sum(2) + hops + training * (data.backward.sum(2) + hops)
-    closing = data.update[:, 0][:, None] * training
-    fits = np.all(data.held <= data.room[:, None, :], axis=2)
-    alone: IntArray = np.where(fits, ticks + closing, 2**62).min(axis=0, initial=2**62)
-    return alone
-
-
 def chain_bound_s(
-    instance: Instance, data: TickData, objective: Objective, head: IntArray
+    instance: Instance,
+    data: TickData,
+    objective: Objective,
+    chain: Sequence[Chain],
+    head: IntArray,
 ) -> float:
-    """Return what the objective comes to if every task ran alone from its head on."""
+    """Return what the objective comes to if every task ran alone from its head on.
+
+    Parameters
+    ----------
+    chain : sequence of Chain
+        Of all tasks.
+    head : ndarray of int, shape (T,)
+        Earliest first starts in ticks.
+    """
     work, tick = instance.workload, instance.tick_s
     if instance.tasks == 0:
         return 0.0
-    end = head + chain_ticks(instance, data)
+    end = head + np.array([c.after[0] for c in chain])
     response = np.maximum(end * tick - work.release_s, 0.0)
     weights = objective.weights
     first = set(objective.levels[0])
@@ -37,7 +42,7 @@ def chain_bound_s(
         "inference_response": float((work.weight * response)[work.is_inference].sum()),
         "training_response": float((work.weight * response)[work.is_training].sum()),
         "late": float(work.weight[late].sum()),
-        "makespan": makespan_ticks(instance, data, head) * tick,
+        "makespan": makespan_ticks(chain, head, instance.cluster.nodes) * tick,
         "node_time": float(least_work(instance, data).sum() * tick / instance.cluster.stages),
         "idle": 0.0,
     }
@@ -52,33 +57,26 @@ def least_work(instance: Instance, data: TickData) -> IntArray:
     return work
 
 
-def makespan_ticks(instance: Instance, data: TickData, head: IntArray) -> int:
+def makespan_ticks(chain: Sequence[Chain], head: IntArray, nodes: int) -> int:
     """Return a bound on the last end: the longest chain, and the load of every stage.
 
     The load of a stage over all nodes, for tasks that arrive there late and leave it early
     (Carlier's head and tail sets, with the nodes taken together): from the smallest head of a set
-    on, N GPUs share its work, and the smallest tail follows.
+    on, N GPUs share its work, updates included, and the smallest tail follows.
     """
-    if instance.tasks == 0:
-        return 0
-    stages, nodes = instance.cluster.stages, instance.cluster.nodes
-    best = int((head + chain_ticks(instance, data)).max())
-    training = instance.workload.is_training
-    forward, backward = data.forward.min(axis=0), data.backward.min(axis=0)
-    hop = data.hop.min(axis=0)
-    reach = np.zeros_like(forward)
-    reach[:, 1:] = np.cumsum(forward[:, :-1] + hop, axis=1)
-    for s in range(stages):
-        arrive = head + reach[:, s]
-        down = forward[:, s:].sum(1) + hop[:, s:].sum(1)
-        # After a task's last operation on this stage.
-        after_inference = down - forward[:, s]
-        update = int(data.update[:, s].min())
-        # The update runs beside what follows on other stages.
-        after_training = np.maximum(backward[:, :s].sum(1) + hop[:, :s].sum(1) - update, 0)
-        tail = np.where(training, after_training, after_inference)
-        load = forward[:, s] + training * (backward[:, s] + update)
-        best = max(best, _sets(arrive, load, tail, nodes))
+    best = 0
+    # By stage: arrival, load and tail of every task.
+    rows: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for c, first in zip(chain, head.tolist(), strict=True):
+        before, behind = c.before, c.behind
+        load = (c.length + c.tail).min(axis=0)
+        best = max(best, first + int(c.after[0]))
+        for s in {s for _, s in c.steps}:
+            here = [k for k, step in enumerate(c.steps) if step[1] == s]
+            rows[s].append((first + int(before[here[0]]), int(load[here].sum()), behind[here[-1]]))
+    for table in rows.values():
+        arrive, work, tail = np.array(table, dtype=np.int64).T
+        best = max(best, _sets(arrive, work, tail, nodes))
     return best
 
 

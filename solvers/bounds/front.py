@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from solvers.bounds.bound import Bound
 from solvers.bounds.combinatorial import chain_bound_s
 from solvers.bounds.lagrangian import TERMS, Relaxation, ascend, relaxation_of
 from solvers.bounds.windows import windows
-from solvers.exact.chains import chains
+from solvers.exact.chains import Chain, chains
 from solvers.exact.data import TickData, tick_data
 from solvers.exact.heads import closed_loop
 from solvers.exact.readout import Key
@@ -23,11 +24,11 @@ LONGEST_LOOP = 400
 """Training tasks in a closed loop above which only releases count as heads."""
 
 
-def heads(instance: Instance, data: TickData) -> IntArray:
+def heads(instance: Instance, data: TickData, chain: Sequence[Chain]) -> IntArray:
     """Return earliest starts, of training through its closed loop and the memory it fills."""
     head = data.release.copy()
     if int(instance.workload.is_training.sum()) <= LONGEST_LOOP:
-        loop = closed_loop(instance, data, chains(instance, data))
+        loop = closed_loop(instance, data, chain)
         tasks = np.array(loop.tasks, dtype=np.int64)
         head[tasks] = np.maximum(head[tasks], loop.head)
     return head
@@ -68,11 +69,11 @@ def lower_bound(
     """
     begin = time.perf_counter()
     data = tick_data(instance, bound=True)
-    head = heads(instance, data)
-    best = Bound(
-        chain_bound_s(instance, data, objective, head), "chains", "every task alone, loads of GPUs"
-    )
-    relaxation, rest_s = _relaxed(instance, data, objective, head)
+    chain = chains(instance, data)
+    head = heads(instance, data, chain)
+    alone_s = chain_bound_s(instance, data, objective, chain, head)
+    best = Bound(alone_s, "chains", "every task alone, loads of GPUs")
+    relaxation, rest_s = _relaxed(instance, data, objective, chain, head)
     if relaxation is None:
         return best
     left_s = time_limit_s - (time.perf_counter() - begin)
@@ -93,14 +94,20 @@ def start_windows(
     data = tick_data(instance, bound=True)
     if not (bound.multipliers and data.exact) or objective.lexicographic:
         return {}
-    relaxation, rest_s = _relaxed(instance, data, objective, heads(instance, data))
+    chain = chains(instance, data)
+    head = heads(instance, data, chain)
+    relaxation, rest_s = _relaxed(instance, data, objective, chain, head)
     if relaxation is None:
         return {}
     return windows(relaxation, **bound.multipliers, upper_s=upper_s - rest_s)
 
 
 def _relaxed(
-    instance: Instance, data: TickData, objective: Objective, head: IntArray
+    instance: Instance,
+    data: TickData,
+    objective: Objective,
+    chain: Sequence[Chain],
+    head: IntArray,
 ) -> tuple[Relaxation | None, float]:
     """Return the relaxation of the terms it covers, and a bound of the others in seconds."""
     first = set(objective.levels[0])
@@ -113,5 +120,5 @@ def _relaxed(
         rest = Objective(
             makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
         )
-        rest_s = chain_bound_s(instance, data, rest, head)
+        rest_s = chain_bound_s(instance, data, rest, chain, head)
     return relaxation_of(instance, data, weights, head), rest_s

@@ -229,6 +229,7 @@ def ascend(
             step, stalled, prices = step * SHRINK, 0, best
             pull = (np.zeros(shape), np.zeros(shape))
             value_s = relaxation.evaluate(scratch, *prices)
+            count += 1
         gpu, memory = scratch.excess(relaxation)
         pull = (gpu + INERTIA * pull[0], memory / scale + INERTIA * pull[1])
         moves = [

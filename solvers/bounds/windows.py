@@ -150,7 +150,7 @@ class _Windows:
                 arrive[: chains.head[i]] = np.inf
                 length = int(chains.length[kind, i, 0])
                 if r.mode == ASYNC:
-                    spent = arrive + self._task(kind, i, None).rest[0]
+                    spent = arrive + task.rest[0]
                     handed = np.full(r.ticks, np.inf)
                     handed[length:] = spent[: r.ticks - length]
                     ends.append(np.minimum.accumulate(handed))

@@ -13,6 +13,7 @@ from lemix_opt.grid import ticks_down
 from lemix_opt.instance import RELEASE_MODES, Instance
 from lemix_opt.objective import Objective
 from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
+from solvers.exact.chains import chains
 from solvers.exact.data import TickData
 from solvers.search.decode import (
     FIFO,
@@ -67,9 +68,8 @@ def work_of(instance: Instance, data: TickData, objective: Objective) -> Work:
     rules[MODE], rules[FIFO] = RELEASE_MODES.index(instance.release_mode), instance.fifo
     rules[MAKESPAN], rules[NODE_TIME] = weights["makespan"], weights["node_time"]
     rules[IDLE] = weights["idle"]
-    chain = data.forward.sum(2) + data.backward.sum(2) + data.hop.sum(2)
-    chain += np.where(work.is_training, data.hop.sum(2), 0)
-    least = weight * work.weight * chain.min(axis=0, initial=NO_DUE)
+    alone = np.array([chain.after[0] for chain in chains(instance, data)], dtype=np.int64)
+    least = weight * work.weight * alone
     return Work(
         work.is_training.astype(np.uint8),
         np.ascontiguousarray(data.release),
