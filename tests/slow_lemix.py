@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import exp
+from math import ceil, exp
 from typing import NamedTuple
 
 import numpy as np
-from slow_timeline import NodeTimeline, Prediction
+from slow_timeline import NOISE_S, NodeTimeline, Prediction
 
 from lemix_opt.errors import InfeasibleError
 from lemix_opt.instance import Instance
@@ -24,6 +24,15 @@ class Candidate(NamedTuple):
     prediction: Prediction
     response_s: float
     idleness_s: float
+
+
+def first_soonest(candidates: list[Candidate]) -> Candidate:
+    """Return the candidate of the shortest response, the first one on ties."""
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        if candidate.response_s < best.response_s - NOISE_S:
+            best = candidate
+    return best
 
 
 @dataclass
@@ -95,16 +104,19 @@ class Lemix:
             best = self._consolidated(state, now_s, task, candidates)
         else:
             length = int(state.instance.workload.prompt_tokens[task])
-            best = max(
-                candidates, key=lambda c: self._score(c, state.lengths[c.node].density(length))
-            )
+            scores = [self._score(c, state.lengths[c.node].density(length)) for c in candidates]
+            place = 0
+            for k, score in enumerate(scores):
+                if score - scores[place] > NOISE_S * abs(score):
+                    place = k
+            best = candidates[place]
         if not (state.training[task] and self.prioritization):
             return Assign(best.node)
         return self._carefully(state, now_s, best)
 
     def _carefully(self, state: LemixState, now_s: float, best: Candidate) -> Assign | Defer:
         idle_s = state.timelines[best.node].idle_from()
-        if not state.in_flight and idle_s <= now_s + 1e-9:
+        if not state.in_flight and idle_s <= now_s + NOISE_S:
             return Assign(best.node)
         if not state.requests:
             return Assign(best.node)
@@ -119,11 +131,12 @@ class Lemix:
         if not state.quiet(now_s):
             over_s += (leaves_s - now_s) * each_s / max(state.gap_s, each_s)
         over_s -= self.slack * state.slo_mean_s
-        if over_s <= 1e-9:
+        if over_s <= NOISE_S:
             return Assign(best.node)
         if state.in_flight:
             return Defer("next_inference_done")
-        return Defer("time", max(min(idle_s, now_s + over_s), now_s + 1e-6))
+        again_s = max(min(idle_s, now_s + over_s), now_s + 1e-6)
+        return Defer("time", ceil((again_s - NOISE_S) * 1e6) / 1e6)
 
     def _trained(self, state: LemixState, now_s: float) -> float:
         memory_s = self.memory_units * float(state.instance.slo_unit_s or np.nan)
@@ -180,10 +193,10 @@ class Lemix:
         wanted = self.slack * state.slo_s[task]
         active = [c for c in candidates if c.node < self._active(state, now_s)]
         if active:
-            best = min(active, key=lambda c: c.response_s)
-            if state.training[task] or best.response_s <= wanted:
+            best = first_soonest(active)
+            if state.training[task] or best.response_s <= wanted + NOISE_S:
                 return best
-        return min(candidates, key=lambda c: c.response_s)
+        return first_soonest(candidates)
 
     def observe(self, state: LemixState, event: Event | BatchObserved) -> None:
         """Commit placements and correct predictions by what has ended."""

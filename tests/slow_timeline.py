@@ -7,6 +7,8 @@ from math import inf
 
 from lemix_opt.schedule import BACKWARD, FORWARD
 
+NOISE_S = 1e-9
+
 
 @dataclass(slots=True)
 class Prediction:
@@ -75,7 +77,7 @@ class NodeTimeline:
             between = 0.0
             drift = self._drift[s]
             for earlier in self.owed.values():
-                if stop <= earlier.backward_begin[s] + drift:
+                if stop <= earlier.backward_begin[s] + drift + NOISE_S:
                     break
                 busy_until = earlier.backward_end[s] + drift
                 if busy_until > start:
@@ -119,7 +121,7 @@ class NodeTimeline:
             if behind is not None and behind.backward_end:
                 windows.append((behind.backward_begin[s], behind.backward_end[s]))
             for begin, end in windows:
-                if at + seconds <= begin:
+                if at + seconds <= begin + NOISE_S:
                     break
                 at = max(at, end)
             at += seconds

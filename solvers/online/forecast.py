@@ -35,7 +35,7 @@ AHEAD, BEHIND, SLOT_COLUMNS = 0, 1, 2
 NOBODY = -1.0
 FIT_SLACK_BYTES = 1e-3
 NOISE_S = 1e-9
-"""Seconds that sums of floats may be off."""
+"""Seconds that sums of floats may be off; moments this close are one, whatever is decided."""
 
 
 def fresh(instance: Instance) -> FloatArray:
@@ -148,7 +148,7 @@ def predict_forwards(
         while slot >= 0:
             owed = index(slots + width * slot)
             begin = state[index(owed + SLOT_COLUMNS + stages + s)] + drift
-            if stop <= begin:
+            if stop <= begin + NOISE_S:
                 break
             busy_until = state[index(owed + SLOT_COLUMNS + 2 * stages + s)] + drift
             if busy_until > start:
@@ -227,7 +227,7 @@ def soonest(view: View, state: Any, first: int, last: int, task: int, now_s: flo
         foreseen, _ = predict_forwards(view, state, node, task, now_s, earliest_s)
         if foreseen:
             stop_s = end_s(view, state, node)
-            if stop_s < earliest_s:
+            if stop_s < earliest_s - NOISE_S:
                 best, earliest_s = node, stop_s
     return best
 
@@ -277,11 +277,11 @@ def next_response(
         slot = int(state[at + NEXT_OWED])
         while slot >= 0:
             owed = index(slots + width * slot)
-            if ready + seconds <= state[owed + SLOT_COLUMNS + stages + s] + drift:
+            if ready + seconds <= state[owed + SLOT_COLUMNS + stages + s] + drift + NOISE_S:
                 break
             ready = max(ready, state[owed + SLOT_COLUMNS + 2 * stages + s] + drift)
             slot = int(state[owed + BEHIND])
-        if slot < 0 and trains and ready + seconds > state[at + BEGIN]:
+        if slot < 0 and trains and ready + seconds > state[at + BEGIN] + NOISE_S:
             ready = max(ready, state[at + FINISH])
         ready += seconds
     return ready - now_s

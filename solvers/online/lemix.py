@@ -128,7 +128,7 @@ def best_score(view: View, state: Any, reading: int, task: int, now_s: float) ->
             score = -idle + length - state[ALPHA] * response
         else:
             score = (1 / idle + length) / (state[ALPHA] * response)
-        if score > highest:
+        if best == NONE or score - highest > NOISE_S * abs(score):
             best, highest = node, score
     return best
 
@@ -219,10 +219,12 @@ class Lemix(CompiledPolicy):
             active = active_nodes(view, state, now_s)
             best = soonest(view, state, 0, active, task, now_s)
             wanted_s = inf if trains else state[SLACK] * slo_of(view, state, task)
-            if active < nodes and (best == NONE or end_s(view, state, best) - now_s > wanted_s):
+            if active < nodes and (
+                best == NONE or end_s(view, state, best) - now_s > wanted_s + NOISE_S
+            ):
                 other = soonest(view, state, active, nodes, task, now_s)
                 if best == NONE or (
-                    other != NONE and end_s(view, state, other) < end_s(view, state, best)
+                    other != NONE and end_s(view, state, other) < end_s(view, state, best) - NOISE_S
                 ):
                     best = other
         else:

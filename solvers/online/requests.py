@@ -5,7 +5,7 @@ Columns of the header of a forecast's state that a policy reserves for it; times
 
 from __future__ import annotations
 
-from math import inf, isinf
+from math import ceil, inf, isinf
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from solvers.online.forecast import FINISH, NOISE_S, OWN, gpu_at, next_response
 # Requests in flight and seen so far, when the last one came, and averages over the latest:
 # gap, forward on one stage, SLO. `WEIGHT` is that of a new request, `SLO` that of one without.
 OPEN, SEEN, LAST_S, GAP_S, STAGE_S, SLO_S, WEIGHT, SLO, FREE = range(OWN, OWN + 9)
-SHORTEST_WAIT_S = 1e-6
+WAITS_PER_S = 1e6
+SHORTEST_WAIT_S = 1 / WAITS_PER_S
 QUIET_GAPS = 4.0
 
 
@@ -110,8 +111,13 @@ def excess(view: View, state: Any, node: int, task: int, now_s: float, share: fl
 
 @inlined
 def put_off(state: Any, now_s: float, again_s: float) -> int:
-    """Return the answer for training that has to wait: for a request in flight, else a moment."""
+    """Return the answer for training that has to wait: for a request in flight, else a moment.
+
+    Moments are whole microseconds, so that one that is the end of an operation, summed up in
+    another order, is that end exactly and not a rounding error before or after it.
+    """
     if state[OPEN] > 0:
         return DEFER_INFERENCE
-    state[0] = max(again_s, now_s + SHORTEST_WAIT_S)
+    soonest_s = max(again_s, now_s + SHORTEST_WAIT_S)
+    state[0] = ceil((soonest_s - NOISE_S) * WAITS_PER_S) / WAITS_PER_S
     return DEFER_TIME
