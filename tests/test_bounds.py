@@ -10,7 +10,15 @@ import pytest
 from brute_force import optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_instances import EVERY_TERM, MODES, REGULAR, random_instance, regular_value, tiny
+from small_instances import (
+    EVERY_TERM,
+    MODES,
+    PATIENT_S,
+    REGULAR,
+    random_instance,
+    regular_value,
+    tiny,
+)
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Workload
 from lemix_opt.errors import UnsupportedError
@@ -160,7 +168,7 @@ def test_rules_beyond_the_model_are_refused() -> None:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.sampled_from([REGULAR, RESPONSES]))
 def test_optimal_starts_lie_in_their_windows(seed: int, mode: str, objective: Objective) -> None:
     instance = random_instance(seed, mode, False)
-    best = solve(instance, "cpsat", objective, time_limit_s=20)
+    best = solve(instance, "cpsat", objective, time_limit_s=PATIENT_S)
     assert best.schedule is not None
     assert isinstance(best.objective, float)
     bound = lower_bound(instance, objective, upper_s=best.objective, evaluations=100)

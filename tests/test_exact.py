@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_instances import (
     IDLE_OBJECTIVES,
+    PATIENT_S,
     REGULAR,
     flow_shop,
     idle_value,
@@ -32,7 +33,7 @@ from solvers import solve
 @settings(max_examples=120, deadline=None)
 def test_the_optimum_is_that_of_brute_force(seed: int, mode: str, fifo: bool) -> None:
     instance = tiny(seed, mode, fifo)
-    result = solve(instance, "cpsat", REGULAR, time_limit_s=30)
+    result = solve(instance, "cpsat", REGULAR, time_limit_s=PATIENT_S)
     assert result.status == "optimal"
     assert result.schedule is not None
     assert validate(instance, result.schedule) == []
@@ -44,7 +45,7 @@ def test_the_optimum_is_that_of_brute_force(seed: int, mode: str, fifo: bool) ->
 @settings(max_examples=120, deadline=None)
 def test_nodes_may_differ_in_every_cost_and_in_memory(seed: int, mode: str, fifo: bool) -> None:
     instance = unlike(tiny(seed, mode, fifo), seed)
-    result = solve(instance, "cpsat", REGULAR, time_limit_s=30)
+    result = solve(instance, "cpsat", REGULAR, time_limit_s=PATIENT_S)
     assert result.status == "optimal"
     assert result.schedule is not None
     assert validate(instance, result.schedule) == []
@@ -61,7 +62,7 @@ def test_the_optimum_is_that_of_brute_force_up_to_ten_operations(mode: str, fifo
         size = int((instance.workload.kind + 1).sum()) * instance.cluster.stages
         if size < 8 or instance.tasks < 2:
             continue
-        result = solve(instance, "cpsat", REGULAR, time_limit_s=30)
+        result = solve(instance, "cpsat", REGULAR, time_limit_s=PATIENT_S)
         wanted = optimum(instance, lambda ends, i=instance: regular_value(i, ends))  # type: ignore[misc]
         assert result.objective == pytest.approx(wanted, abs=1e-6), seed
         checked += 1
@@ -87,7 +88,7 @@ def test_idle_and_node_time_are_those_of_every_integer_start(
     def value(placed: brute_starts.Placed) -> float:
         return idle_value(instance, objective, placed)
 
-    result = solve(instance, "cpsat", objective, time_limit_s=30)
+    result = solve(instance, "cpsat", objective, time_limit_s=PATIENT_S)
     assert result.status == "optimal"
     assert result.schedule is not None
     assert validate(instance, result.schedule) == []
@@ -122,7 +123,7 @@ def test_johnsons_rule_gives_the_optimum_of_two_machines() -> None:
     for a, b in order:
         first += a
         second = max(first, second) + b
-    result = solve(flow_shop(jobs), time_limit_s=30)
+    result = solve(flow_shop(jobs), time_limit_s=PATIENT_S)
     assert (result.status, result.objective) == ("optimal", float(second))
 
 
@@ -143,7 +144,7 @@ def test_lexicographic_levels_are_proven_in_order() -> None:
 
 def test_no_tasks_and_horizons_beyond_the_grid() -> None:
     instance = flow_shop([[1, 1]])
-    empty = solve(instance.window(np.array([], dtype=int)), time_limit_s=5)
+    empty = solve(instance.window(np.array([], dtype=int)), time_limit_s=PATIENT_S)
     assert (empty.status, empty.objective) == ("optimal", 0.0)
     with pytest.raises(UnsupportedError, match="horizon"):
         solve(flow_shop([[2**51, 1]]))
@@ -158,9 +159,9 @@ def test_unknown_solvers_and_parameters_name_the_nearest() -> None:
 
 def test_a_coarse_tick_never_gives_a_false_bound() -> None:
     fine = flow_shop([[3, 5], [4, 1], [2, 2]])
-    truth = solve(fine, time_limit_s=10)
+    truth = solve(fine, time_limit_s=PATIENT_S)
     coarse = replace(fine, tick_s=2.0)
-    result = solve(coarse, time_limit_s=10)
+    result = solve(coarse, time_limit_s=PATIENT_S)
     assert result.schedule is not None
     assert objective_value(fine, result.schedule, Objective(makespan=1)) == result.objective
     assert isinstance(result.lower_bound, float)
@@ -173,7 +174,7 @@ def test_a_coarse_tick_never_gives_a_false_bound() -> None:
 def test_rounding_that_leaves_no_schedule_is_not_called_infeasible() -> None:
     costs = Costs(np.ones((1, 1, 1)), 0.0, 3.0, 0.0)
     bytes_only = Instance(Cluster(1, 1, 5.0), Workload([0], [0.0], 1, 8), costs)
-    result = solve(bytes_only, time_limit_s=5)
+    result = solve(bytes_only, time_limit_s=PATIENT_S)
     assert result.status == "unknown"
     assert "MiB" in result.explanation
     assert result.lower_bound == pytest.approx(1.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from small_instances import flow_shop, tiny
+from small_instances import PATIENT_S, flow_shop, tiny
 from strategies import instances
 
 from lemix_opt import Instance, Objective
@@ -105,8 +105,8 @@ def test_renaming_swaps_identical_nodes_only(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_a_weight_scales_the_makespan_and_its_bound(seed: int, weight: float) -> None:
     instance = tiny(seed, "async", False, most=9)
-    plain = solve(instance, "cpsat", Objective(makespan=1), time_limit_s=20)
-    scaled = solve(instance, "cpsat", Objective(makespan=weight), time_limit_s=20)
+    plain = solve(instance, "cpsat", Objective(makespan=1), time_limit_s=PATIENT_S)
+    scaled = solve(instance, "cpsat", Objective(makespan=weight), time_limit_s=PATIENT_S)
     assert isinstance(plain.objective, float)
     assert scaled.objective == pytest.approx(weight * plain.objective)
     assert scaled.lower_bound == pytest.approx(weight * plain.objective)
@@ -114,8 +114,8 @@ def test_a_weight_scales_the_makespan_and_its_bound(seed: int, weight: float) ->
 
 def test_flow_shops_on_a_coarse_grid_keep_their_bound() -> None:
     fine = flow_shop([[3, 5, 2], [4, 1, 7], [2, 2, 3]])
-    truth = solve(fine, time_limit_s=10).objective
-    found = solve(replace(fine, tick_s=2.0), time_limit_s=10)
+    truth = solve(fine, time_limit_s=PATIENT_S).objective
+    found = solve(replace(fine, tick_s=2.0), time_limit_s=PATIENT_S)
     assert found.schedule is not None
     assert isinstance(found.lower_bound, float)
     assert isinstance(truth, float)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_instances import REGULAR, flow_shop, tiny
+from small_instances import PATIENT_S, REGULAR, flow_shop, tiny
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Schedule, Workload
 from lemix_opt.result import Value
@@ -38,7 +38,11 @@ def test_the_time_limit_includes_building(monkeypatch: pytest.MonkeyPatch) -> No
     instance, found = hard(40), []
     monkeypatch.setattr(Limits, "left_s", lambda limits, share=1.0: -1.0 if found else 60.0)
     result = solve(
-        instance, "cpsat", SLO, time_limit_s=60, on_solution=lambda s, value: found.append(value)
+        instance,
+        "cpsat",
+        SLO,
+        time_limit_s=PATIENT_S,
+        on_solution=lambda s, value: found.append(value),
     )
     assert result.explanation == "the time limit was reached before the search began"
     assert result.schedule is not None
@@ -53,7 +57,7 @@ def test_interruption_returns_the_best_so_far() -> None:
         if threading.current_thread() is not threading.main_thread():
             _thread.interrupt_main()
 
-    result = solve(instance, "cpsat", SLO, time_limit_s=60, on_solution=interrupt)
+    result = solve(instance, "cpsat", SLO, time_limit_s=PATIENT_S, on_solution=interrupt)
     assert result.explanation == "interrupted"
     assert result.schedule is not None
     assert validate(instance, result.schedule) == []
@@ -85,8 +89,8 @@ def test_horizons_beyond_32_bits() -> None:
     )
     plain = Objective(makespan=1, inference_response=2)
     for one in (plain, Objective(makespan=1)):
-        wanted = solve(small, "cpsat", one, time_limit_s=20).objective
-        found = solve(large, "cpsat", one, time_limit_s=20)
+        wanted = solve(small, "cpsat", one, time_limit_s=PATIENT_S).objective
+        found = solve(large, "cpsat", one, time_limit_s=PATIENT_S)
         assert isinstance(wanted, float)
         assert (found.status, found.objective) == ("optimal", scale * wanted)
 

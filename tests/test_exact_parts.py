@@ -7,7 +7,7 @@ import pytest
 from brute_force import optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_instances import REGULAR, flow_shop, regular_value, tiny, unlike
+from small_instances import PATIENT_S, REGULAR, flow_shop, regular_value, tiny, unlike
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Workload
 from lemix_opt.errors import FieldError, UnknownNameError
@@ -60,7 +60,7 @@ def test_any_parts_give_it_for_one_stage(seed: int, parts: dict[str, bool], mode
 
 
 def check(instance: Instance, parts: dict[str, bool], objective: Objective) -> None:
-    result = solve(instance, "cpsat", objective, time_limit_s=30, parts=parts)
+    result = solve(instance, "cpsat", objective, time_limit_s=PATIENT_S, parts=parts)
     assert result.status == "optimal"
     assert result.schedule is not None
     assert validate(instance, result.schedule) == []

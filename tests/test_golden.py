@@ -28,15 +28,26 @@ def differences(case: dict[str, Any], variant: str) -> list[str]:
             return [f"case {case['id']} event {i}: fields {set(ours) ^ set(theirs)}"]
         for name, value in theirs.items():
             # LC and score pass through exp, whose last bit depends on processor and library.
-            if name in ("LC", "score"):
+            if name == "LC":
                 pairs = zip(ours[name], value, strict=True)
                 same = all(abs(a - b) <= 4 * math.ulp(b) for a, b in pairs)
+            elif name == "score":
+                same = same_scores(case["input"], theirs, ours[name])
             else:
                 same = ours[name] == value
             if not same:
                 return [f"case {case['id']} event {i} {name}: {ours[name]} for {value}"]
     final = golden.final_of(case, variant)
     return [] if final == wanted["final"] else [f"case {case['id']}: final {final}"]
+
+
+def same_scores(given: dict[str, Any], theirs: dict[str, Any], ours: list[float]) -> bool:
+    """Whether scores are within 4 ulp, beside what 4 ulp of LC make of (IP + β·LC) / (α·RT)."""
+    rows = zip(ours, theirs["score"], theirs["LC"], theirs["rt"], strict=True)
+    return all(
+        abs(a - b) <= 4 * math.ulp(b) + given["beta"] * 4 * math.ulp(lc) / (given["alpha"] * rt)
+        for a, b, lc, rt in rows
+    )
 
 
 @needs_file

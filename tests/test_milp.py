@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from profiles import examples
 from small_instances import (
     IDLE_OBJECTIVES,
+    PATIENT_S,
     REGULAR,
     flow_shop,
     idle_value,
@@ -42,7 +43,7 @@ MODES = st.sampled_from(["async", "sync", "open"])
 
 
 def proven(instance: Instance, objective: Objective) -> Result:
-    result = solve(instance, "milp", objective, time_limit_s=120)
+    result = solve(instance, "milp", objective, time_limit_s=PATIENT_S)
     assert result.status == "optimal", result.explanation
     assert result.schedule is not None
     assert validate(instance, result.schedule) == []
@@ -94,8 +95,8 @@ def test_both_exact_solvers_prove_the_same(
 ) -> None:
     instance = tiny(seed, mode, fifo, most=5)
     instance = unlike(instance, seed) if differ else instance
-    other = solve(instance, "cpsat", objective, time_limit_s=30)
-    ours = solve(instance, "milp", objective, time_limit_s=120)
+    other = solve(instance, "cpsat", objective, time_limit_s=PATIENT_S)
+    ours = solve(instance, "milp", objective, time_limit_s=PATIENT_S)
     assert ours.schedule is not None
     assert validate(instance, ours.schedule) == []
     pairs = zip(*map(levels, (ours, other)), strict=True)
@@ -123,7 +124,7 @@ def test_off_the_grid_bound_and_schedule_enclose_the_optimum(
     fine = tiny(seed, mode, fifo, most=5)
     coarse = replace(fine, tick_s=tick)
     truth = optimum(fine, lambda ends: regular_value(fine, ends))
-    result = solve(coarse, "milp", REGULAR, time_limit_s=60)
+    result = solve(coarse, "milp", REGULAR, time_limit_s=PATIENT_S)
     assert result.schedule is not None
     assert validate(coarse, result.schedule) == []
     assert isinstance(result.lower_bound, float)
@@ -202,7 +203,7 @@ def test_no_task_and_one_task() -> None:
 def test_rounding_that_leaves_no_schedule_is_not_called_infeasible() -> None:
     costs = Costs(np.ones((1, 1, 1)), 0.0, 3.0, 0.0)
     bytes_only = Instance(Cluster(1, 1, 5.0), Workload([0], [0.0], 1, 8), costs)
-    result = solve(bytes_only, "milp", time_limit_s=5)
+    result = solve(bytes_only, "milp", time_limit_s=PATIENT_S)
     assert result.status == "unknown"
     assert "MiB" in result.explanation
     assert result.lower_bound == pytest.approx(1.0)

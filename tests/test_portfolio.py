@@ -11,7 +11,15 @@ import pytest
 from brute_force import optimum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_instances import EVERY_TERM, MODES, REGULAR, random_instance, regular_value, tiny
+from small_instances import (
+    EVERY_TERM,
+    MODES,
+    PATIENT_S,
+    REGULAR,
+    random_instance,
+    regular_value,
+    tiny,
+)
 
 from lemix_opt import Cluster, Costs, Instance, Objective, Schedule, Workload
 from lemix_opt.result import Value
@@ -24,7 +32,7 @@ from solvers.search.anneal import Search
 @given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.integers(1, 2))
 def test_proves_small_optima(seed: int, mode: str, workers: int) -> None:
     instance = tiny(seed, mode, False)
-    found = solve(instance, "portfolio", REGULAR, time_limit_s=5, workers=workers)
+    found = solve(instance, "portfolio", REGULAR, time_limit_s=PATIENT_S, workers=workers)
     assert found.status == "optimal"
     best = optimum(instance, lambda ends: regular_value(instance, ends))
     assert found.objective == pytest.approx(best)
@@ -61,7 +69,9 @@ def test_an_interrupted_run_returns_the_best_so_far() -> None:
         seen.append(value)
         raise KeyboardInterrupt
 
-    found = solve(instance, "portfolio", EVERY_TERM, time_limit_s=30, workers=2, on_solution=stop)
+    found = solve(
+        instance, "portfolio", EVERY_TERM, time_limit_s=PATIENT_S, workers=2, on_solution=stop
+    )
     assert found.explanation == "interrupted"
     assert found.objective == seen[0]
 
@@ -87,8 +97,8 @@ def test_levels_are_proven_one_by_one() -> None:
     objective = Objective(
         makespan=1, training_response=1, lexicographic=("makespan", "training_response")
     )
-    found = solve(instance, "portfolio", objective, time_limit_s=10)
-    exact = solve(instance, "cpsat", objective, time_limit_s=10)
+    found = solve(instance, "portfolio", objective, time_limit_s=PATIENT_S)
+    exact = solve(instance, "cpsat", objective, time_limit_s=PATIENT_S)
     assert found.objective == exact.objective
     assert found.level_status == ("optimal", "optimal")
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_instances import EVERY_TERM, MODES, REGULAR, random_instance, regular_value, tiny
+from small_instances import (
+    EVERY_TERM,
+    MODES,
+    PATIENT_S,
+    REGULAR,
+    random_instance,
+    regular_value,
+    tiny,
+)
 
 from lemix_opt import Cluster, Costs, Instance, Workload
 from lemix_opt.evaluation import objective_value
@@ -15,8 +23,8 @@ from lemix_opt.validation import validate
 from solvers import solve
 from solvers.exact.data import tick_data
 from solvers.incumbent import Incumbent
-from solvers.search.anneal import Search
-from solvers.search.plan import Plan, plan_of
+from solvers.search.anneal import Search, Steps
+from solvers.search.plan import Plan, decoded, plan_of
 
 
 def shuffled(instance: Instance, rng: np.random.Generator) -> Plan:
@@ -56,7 +64,7 @@ def test_any_plan_is_a_schedule_that_costs_what_it_says(seed: int, mode: str, fi
 def test_the_order_of_starts_gives_a_schedule_that_is_no_later(seed: int, mode: str) -> None:
     """Decoding an optimum's own order of starts keeps it optimal."""
     instance = tiny(seed, mode, False)
-    optimum = solve(instance, "cpsat", REGULAR, time_limit_s=20)
+    optimum = solve(instance, "cpsat", REGULAR, time_limit_s=PATIENT_S)
     assert optimum.schedule is not None
     best = Incumbent(instance, REGULAR)
     Search(best).try_plan(plan_of(instance, optimum.schedule))
@@ -71,6 +79,21 @@ def test_annealing_finds_small_optima(seed: int, mode: str, fifo: bool) -> None:
     optimum = brute_force.optimum(instance, lambda ends: regular_value(instance, ends))
     assert found.objective >= optimum - 1e-9
     assert found.objective <= optimum * 1.25 + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.booleans())
+def test_plans_decoded_from_snapshots_cost_what_they_cost(
+    seed: int, mode: str, fifo: bool
+) -> None:
+    instance = random_instance(seed, mode, fifo)
+    rng = np.random.default_rng(seed)
+    search = Search(Incumbent(instance, EVERY_TERM))
+    plan = shuffled(instance, rng)
+    steps = Steps(plan, decoded(search.work, search.board, plan), search.work)
+    for heat in (1.0, 0.02, 0.0):
+        steps.take(search, rng, heat * steps.cost)
+        assert steps.cost == pytest.approx(decoded(search.work, search.board, steps.plan))
 
 
 def test_the_same_seed_gives_the_same_schedule() -> None:

@@ -24,8 +24,9 @@ from solvers.registry import POLICIES
 from solvers.search.decode import Board, Work, board_of
 from solvers.search.moves import DRAWS, anneal
 from solvers.search.plan import Plan, by_release, decoded, plan_of, work_of
+from solvers.search.snapshots import snapshots_of
 
-STEPS, WORK = 256, 2 * 10**7
+STEPS, WORK = 1024, 2 * 10**5
 """Steps between two looks at the clock, fewer of them where plans are long."""
 START_POLICIES = ("budget", "shortest-response", "lemix")
 
@@ -170,38 +171,51 @@ class Search:
             return
         self.follow_best()
         begin_s, begin_cost = self.best.elapsed_s, self.cost
-        state = _State(self.plan, self.cost, self.instance)
+        state = Steps(self.plan, self.cost, self.work)
         done, part = 0, 0.0
         while part < 1.0 and not self.best.proven and not self.halt.is_set():
             heat = hot * begin_cost * (cold / hot) ** part
-            done += state.steps(self, rng, heat)
+            done += state.take(self, rng, heat)
             if state.best_cost < self.cost:
                 self.try_plan(Plan(state.best_order.copy(), state.best_place.copy()))
             spent_s = self.best.elapsed_s - begin_s
             part = max(spent_s / max(until_s - begin_s, 1e-9), done / plans)
 
 
-class _State:
-    """What the compiled steps change."""
+class Steps:
+    """Steps from a plan, and what the compiled ones change."""
 
-    def __init__(self, plan: Plan, cost: float, instance: Instance) -> None:
-        size = 2 * instance.cluster.stages * instance.tasks
+    def __init__(self, plan: Plan, cost: float, work: Work) -> None:
+        size = 2 * work.forward.shape[2] * work.training.size
+        self.snapshots = snapshots_of(work)
         self.order: IntArray = np.stack([plan.order, plan.order])
         self.where: IntArray = np.zeros((2, size), dtype=np.int64)
         self.where[:, plan.order] = np.arange(plan.order.size)
         self.place = plan.place.copy()
         self.best_order, self.best_place = plan.order.copy(), plan.place.copy()
         self.costs: FloatArray = np.array([cost, cost])
-        self.each = max(8, min(STEPS, WORK // max(plan.order.size, 1) ** 2))
+        self.each = max(8, min(STEPS, WORK // max(plan.order.size, 1)))
+
+    @property
+    def plan(self) -> Plan:
+        """The present plan."""
+        return Plan(self.order[0].copy(), self.place.copy())
+
+    @property
+    def cost(self) -> float:
+        """What it costs, in ticks."""
+        return float(self.costs[0])
 
     @property
     def best_cost(self) -> float:
+        """What the best plan so far costs, in ticks."""
         return float(self.costs[1])
 
-    def steps(self, search: Search, rng: np.random.Generator, heat: float) -> int:
+    def take(self, search: Search, rng: np.random.Generator, heat: float) -> int:
         """Take some steps at one temperature; return how many plans were decoded."""
         arguments: tuple[Any, ...] = (
-            *(search.work, search.board, search.allowed, self.order, self.place, self.where),
+            *(search.work, search.board, self.snapshots, search.allowed),
+            *(self.order, self.place, self.where),
             *(self.best_order, self.best_place, rng.random((self.each, DRAWS)), self.costs),
             heat,
         )

@@ -261,20 +261,8 @@ def go_on(work: Work, board: Board, node: int) -> float:
 
 
 @inlined
-def decode(work: Work, board: Board, order: Any, place: Any, limit: float) -> float:
-    """Fill the board; return the objective in ticks, or infinity.
-
-    Parameters
-    ----------
-    order : ndarray of int
-        Operations 2S·task + k, with k counting along the task's chain: a permutation in which
-        every chain is in order, and in a closed loop the first forwards of training tasks are in
-        order of their index.
-    place : ndarray of int, shape (T,)
-        Node of every task; the task fits there alone.
-    limit : float
-        Infinity is returned once the cost is sure to exceed it.
-    """
+def clear(work: Work, board: Board) -> float:
+    """Empty the board; return what all responses cost at least, in ticks times weight."""
     nodes, tasks, stages = work.forward.shape
     for gpu in range(nodes * stages):
         board.intervals[gpu], board.behind[gpu] = 0, 0
@@ -286,8 +274,46 @@ def decode(work: Work, board: Board, order: Any, place: Any, limit: float) -> fl
         board.done[task], board.end[task] = 0, 0
         board.ready[task] = work.release[task]
         cost += work.least[task]
-    mode, fifo, previous = int(work.rules[MODE]), work.rules[FIFO] > 0, NEVER
-    for at in range(order.size):
+    return cost
+
+
+@inlined
+def put_down(
+    work: Work,
+    board: Board,
+    order: Any,
+    place: Any,
+    first: int,
+    last: int,
+    cost: float,
+    previous: int,
+    limit: float,
+) -> tuple[float, int]:
+    """Put down a part of an order.
+
+    Parameters
+    ----------
+    order : ndarray of int
+        Operations 2S·task + k, with k counting along the task's chain: a permutation in which
+        every chain is in order, and in a closed loop the first forwards of training tasks are in
+        order of their index.
+    place : ndarray of int, shape (T,)
+        Node of every task; the task fits there alone.
+    first, last : int
+        Positions of the first operation and behind the last one.
+    cost, previous : float, int
+        What responses cost so far, in ticks times weight, and the training task that began last;
+        `NEVER` before the first one.
+    limit : float
+        The cost becomes infinity once it is sure to exceed this.
+
+    Returns
+    -------
+    cost, previous
+    """
+    stages = work.forward.shape[2]
+    mode, fifo = int(work.rules[MODE]), work.rules[FIFO] > 0
+    for at in range(first, last):
         task = order[at] // (2 * stages)
         k = order[at] - 2 * stages * task
         if board.done[task] > k:
@@ -310,13 +336,13 @@ def decode(work: Work, board: Board, order: Any, place: Any, limit: float) -> fl
             while board.done[task] <= (stages - 1 if fifo else k):
                 while not put_forward(work, board, task, node, fifo):
                     if board.openings[node] == 0:
-                        return inf
+                        return inf, previous
                     cost += go_on(work, board, node)
         if board.done[task] == (2 * stages if trains else stages):
             cost += cost_of(work, task, board.end[task]) - work.least[task]
         if cost > limit:
-            return inf
-    return cost + spans_of(work, board, place)
+            return inf, previous
+    return cost, previous
 
 
 @inlined

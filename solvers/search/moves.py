@@ -7,7 +7,8 @@ from typing import Any
 
 from lemix_opt.engine.books import OPEN
 from lemix_opt.engine.jit import inlined
-from solvers.search.decode import MODE, NEVER, Board, Work, decode
+from solvers.search.decode import MODE, NEVER, Board, Work
+from solvers.search.snapshots import Snapshots, decode, give_up
 
 # Uniform numbers that a step uses: kind of move, task, node or partner, portion, shift, threshold.
 DRAWS = 6
@@ -83,6 +84,7 @@ def bundle(work: Work, order: Any, where: Any, task: int, shift: int) -> None:
 def anneal(
     work: Work,
     board: Board,
+    snapshots: Snapshots,
     allowed: Any,
     order: Any,
     place: Any,
@@ -97,6 +99,8 @@ def anneal(
 
     Parameters
     ----------
+    snapshots : Snapshots
+        Of the present solution.
     allowed : ndarray of bool, shape (N, T)
         Where a task fits alone.
     order, place : ndarray of int, shape (2, operations) and (T,)
@@ -136,20 +140,30 @@ def anneal(
             place[first], place[second] = other, old
         copy_row(order, 0, 1)
         copy_row(where, 0, 1)
+        changed = size
+        if first >= 0:
+            changed = min(changed, where[0, chain * first])
+        if second >= 0:
+            changed = min(changed, where[0, chain * second])
         if kind >= WHOLE:
             target = min(max(source + shift, 0), size - 1)
-            if slide(work, order[1], where[1], source, target) == source:
+            end = slide(work, order[1], where[1], source, target)
+            if end == source:
                 continue
+            changed = min(source, end)
         elif BOTH <= kind < BUNDLE:
             bundle(work, order[1], where[1], first, shift)
+            changed = min(changed, where[1, chain * first])
         elif kind >= EXCHANGE:
-            operation = order[0, source]
-            gather(work, order[1], where[1], operation - operation % (chain // 2), shift)
+            portion = order[0, source] - order[0, source] % (chain // 2)
+            gather(work, order[1], where[1], portion, shift)
+            changed = min(changed, where[0, portion], where[1, portion])
         limit = costs[0] - heat * log(1 - draws[step, 5])
-        cost = decode(work, board, order[1], place, limit)
+        cost = decode(work, board, snapshots, order[1], place, changed, limit)
         decoded += 1
         if cost <= limit:
             costs[0] = cost
+            give_up(snapshots, changed, size)
             copy_row(order, 1, 0)
             copy_row(where, 1, 0)
             if cost < costs[1]:

@@ -20,11 +20,14 @@ from solvers.search.decode import (
     IDLE,
     MAKESPAN,
     MODE,
+    NEVER,
     NODE_TIME,
     RULES,
     Board,
     Work,
-    decode,
+    clear,
+    put_down,
+    spans_of,
 )
 
 NO_DUE = 2**62
@@ -127,10 +130,12 @@ def by_release(instance: Instance, allowed: BoolArray, *, requests_first: bool =
 
 def decoded(work: Work, board: Board, plan: Plan) -> float:
     """Fill the board with a plan; return its cost in ticks, infinity where it cannot be done."""
-    arguments = (work, board, plan.order.copy(), plan.place.copy(), np.inf)
+    arguments = (work, board, plan.order.copy(), plan.place.copy())
     return float(called(decode_plan, *arguments))
 
 
-def decode_plan(work: Work, board: Board, order: Any, place: Any, limit: float) -> float:
+def decode_plan(work: Work, board: Board, order: Any, place: Any) -> float:
     """Decode one plan."""
-    return decode(work, board, order, place, limit)
+    least = clear(work, board)
+    cost, _ = put_down(work, board, order, place, 0, order.size, least, NEVER, np.inf)
+    return cost + spans_of(work, board, place)
