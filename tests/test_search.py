@@ -83,9 +83,7 @@ def test_annealing_finds_small_optima(seed: int, mode: str, fifo: bool) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.booleans())
-def test_plans_decoded_from_snapshots_cost_what_they_cost(
-    seed: int, mode: str, fifo: bool
-) -> None:
+def test_plans_decoded_from_snapshots_cost_what_they_cost(seed: int, mode: str, fifo: bool) -> None:
     instance = random_instance(seed, mode, fifo)
     rng = np.random.default_rng(seed)
     search = Search(Incumbent(instance, EVERY_TERM))

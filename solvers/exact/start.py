@@ -14,8 +14,8 @@ from solvers.exact.flow_shop import FlowShop
 from solvers.exact.heads import Loop
 from solvers.exact.limits import Limits
 
-_FLOW_SHOP_EFFORT = 2_400_000
-"""Rounds of iterated greedy × jobs³ × machines."""
+_FLOW_SHOP_EFFORT, _FLOW_SHOP_ROUNDS = 2_400_000, 100
+"""Rounds of iterated greedy × jobs³ × machines, and the most rounds."""
 
 _BEAM = 8
 """Partial schedules that are kept while the training tasks are placed."""
@@ -67,7 +67,8 @@ def _flow_shop_order(chain: Sequence[Chain], data: TickData) -> list[int]:
         return list(range(len(chain)))
     length = np.array([c.length[0] for c in chain])
     shop = FlowShop(length, np.array([c.gap[0] for c in chain]), data.release)
-    rounds = _FLOW_SHOP_EFFORT // (len(chain) ** 3 * length.shape[1])
+    effort = _FLOW_SHOP_EFFORT // (len(chain) ** 3 * length.shape[1])
+    rounds = min(effort, _FLOW_SHOP_ROUNDS)
     return shop.improve(shop.neh(), rounds, np.random.default_rng(0)) if rounds else shop.neh()
 
 

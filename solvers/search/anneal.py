@@ -42,12 +42,14 @@ class Anneal:
     ----------
     workers : int, default 1
         Accepted for all solvers; one thread is used.
-    hot, cold : float, default 0.02, 3e-5
-        First and last temperature, in parts of the objective of the schedule that it starts from.
+    hot : float, default 0.6
+        First temperature, in parts of the mean cost of a task in the schedule it starts from.
+    cold : float, default 3e-5
+        Last temperature, in parts of the whole cost of that schedule.
     """
 
     workers: int = 1
-    hot: float = 0.02
+    hot: float = 0.6
     cold: float = 3e-5
 
     def __post_init__(self) -> None:
@@ -171,10 +173,11 @@ class Search:
             return
         self.follow_best()
         begin_s, begin_cost = self.best.elapsed_s, self.cost
+        falls = min(cold * self.instance.tasks / hot, 1.0)
         state = Steps(self.plan, self.cost, self.work)
         done, part = 0, 0.0
         while part < 1.0 and not self.best.proven and not self.halt.is_set():
-            heat = hot * begin_cost * (cold / hot) ** part
+            heat = hot * begin_cost / self.instance.tasks * falls**part
             done += state.take(self, rng, heat)
             if state.best_cost < self.cost:
                 self.try_plan(Plan(state.best_order.copy(), state.best_place.copy()))

@@ -10,7 +10,6 @@ forwards are put down in one go).
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,14 +22,18 @@ NEVER = -1
 
 
 class Work(NamedTuple):
-    """The instance in ticks and MiB, by node where costs are by class; see `TickData`."""
+    """The instance in ticks and MiB, by node where costs are by class; see `TickData`.
+
+    ``after`` holds ticks from the start of every operation to the end of its task, if nothing is
+    waited for.
+    """
 
     training: npt.NDArray[np.uint8]
     release: npt.NDArray[np.int64]
     due: npt.NDArray[np.int64]
     weight: npt.NDArray[np.float64]
     penalty: npt.NDArray[np.float64]
-    least: npt.NDArray[np.float64]
+    after: npt.NDArray[np.int64]
     forward: npt.NDArray[np.int64]
     backward: npt.NDArray[np.int64]
     hop: npt.NDArray[np.int64]
@@ -51,7 +54,8 @@ class Board(NamedTuple):
     ``moment`` on (``level``, ``moments``), and the end of the forward put down last (``behind``).
     Per node: training under way (``opened``, ``openings``), first start and last end. Per task:
     operations put down so far (``done``), their starts, when the next one may start (``ready``),
-    and the end of all.
+    and when all will have ended if nothing more is waited for. What responses with these ends
+    cost, in ticks times weight, and the training task that began last.
     """
 
     begin: npt.NDArray[np.int64]
@@ -69,6 +73,8 @@ class Board(NamedTuple):
     openings: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
     last: npt.NDArray[np.int64]
+    cost: npt.NDArray[np.float64]
+    latest: npt.NDArray[np.int64]
 
 
 def board_of(work: Work) -> Board:
@@ -84,6 +90,7 @@ def board_of(work: Work) -> Board:
         *(table(gpus, 2 * rows), table(gpus, 2 * rows), table(gpus), table(gpus)),
         *(table(tasks, 2 * stages), table(tasks), table(tasks), table(tasks)),
         *(table(nodes, tasks), table(nodes), table(nodes), table(nodes)),
+        *(np.zeros(1), table(1)),
     )
 
 
@@ -160,6 +167,18 @@ def hold(board: Board, gpu: int, moment: int, need: int) -> None:
 
 
 @inlined
+def foresee(work: Work, board: Board, task: int, end: int) -> None:
+    """Note when a task will have ended, unless a later end is known, and what that costs."""
+    before = board.end[task]
+    if end <= before:
+        return
+    board.end[task] = end
+    board.cost[0] += work.weight[task] * (end - before)
+    if before <= work.due[task] < end:
+        board.cost[0] += work.penalty[task]
+
+
+@inlined
 def put_forward(work: Work, board: Board, task: int, node: int, fifo: bool) -> bool:
     """Put down the next operation of a task, a forward; False where memory is lacking."""
     stages = work.forward.shape[2]
@@ -187,6 +206,7 @@ def put_forward(work: Work, board: Board, task: int, node: int, fifo: bool) -> b
     board.behind[gpu] = stop
     board.start[task, s] = start
     board.done[task] = s + 1
+    foresee(work, board, task, start + work.after[node, task, s])
     if s == 0:
         board.first[node] = min(board.first[node], start)
         if trains:
@@ -195,7 +215,6 @@ def put_forward(work: Work, board: Board, task: int, node: int, fifo: bool) -> b
     if s + 1 < stages:
         stop += work.hop[node, task, s]
     elif not trains:
-        board.end[task] = stop
         board.last[node] = max(board.last[node], stop)
     board.ready[task] = stop
     return True
@@ -215,8 +234,8 @@ def put_backward(work: Work, board: Board, task: int, node: int) -> None:
     if work.held[node, task, s]:
         hold(board, gpu, stop, -work.held[node, task, s])
     board.start[task, stages + s] = start
+    foresee(work, board, task, start + work.after[node, task, board.done[task]])
     board.done[task] += 1
-    board.end[task] = max(board.end[task], stop + update)
     if s:
         board.ready[task] = stop + work.hop[node, task, s - 1]
         return
@@ -229,20 +248,10 @@ def put_backward(work: Work, board: Board, task: int, node: int) -> None:
 
 
 @inlined
-def cost_of(work: Work, task: int, end: int) -> float:
-    """Return what a task's response costs, in ticks times weight."""
-    cost = work.weight[task] * (end - work.release[task])
-    if end > work.due[task]:
-        cost += work.penalty[task]
-    return float(cost)
-
-
-@inlined
-def go_on(work: Work, board: Board, node: int) -> float:
+def go_on(work: Work, board: Board, node: int) -> None:
     """Put down the next operation of the training that has come furthest on a node.
 
-    Its memory is there, since whoever holds any on its next stage has come further. Returns what
-    the task's response costs beyond its least, once it is complete.
+    Its memory is there, since whoever holds any on its next stage has come further.
     """
     stages, furthest = work.forward.shape[2], board.opened[node, 0]
     for at in range(1, board.openings[node]):
@@ -253,42 +262,50 @@ def go_on(work: Work, board: Board, node: int) -> float:
             furthest = task
     if board.done[furthest] < stages:
         put_forward(work, board, furthest, node, False)
-        return 0.0
-    put_backward(work, board, furthest, node)
-    if board.done[furthest] < 2 * stages:
-        return 0.0
-    return float(cost_of(work, furthest, board.end[furthest]) - work.least[furthest])
+    else:
+        put_backward(work, board, furthest, node)
 
 
 @inlined
-def clear(work: Work, board: Board) -> float:
-    """Empty the board; return what all responses cost at least, in ticks times weight."""
+def clear(work: Work, board: Board) -> None:
+    """Empty the board; all tasks are foreseen to end as soon as they can."""
     nodes, tasks, stages = work.forward.shape
     for gpu in range(nodes * stages):
         board.intervals[gpu], board.behind[gpu] = 0, 0
         board.moments[gpu], board.moment[gpu, 0], board.level[gpu, 0] = 1, -1, 0
     for node in range(nodes):
         board.first[node], board.last[node], board.openings[node] = 2**62, 0, 0
-    cost = 0.0
+    board.cost[0], board.latest[0] = 0.0, NEVER
     for task in range(tasks):
-        board.done[task], board.end[task] = 0, 0
+        soonest = work.after[0, task, 0]
+        for node in range(1, nodes):
+            soonest = min(soonest, work.after[node, task, 0])
+        board.done[task], board.end[task] = 0, work.release[task]
         board.ready[task] = work.release[task]
-        cost += work.least[task]
-    return cost
+        foresee(work, board, task, work.release[task] + soonest)
+
+
+@inlined
+def wait_for_loop(work: Work, board: Board, task: int, place: Any) -> None:
+    """Let a training task wait for the one before it in a closed loop."""
+    stages, mode, previous = work.forward.shape[2], int(work.rules[MODE]), board.latest[0]
+    board.latest[0] = task
+    if previous == NEVER:
+        return
+    node = place[previous]
+    if mode == SYNC:
+        while board.done[previous] < 2 * stages:
+            go_on(work, board, node)
+        event = board.start[previous, stages] + work.backward[node, previous, 0]
+    else:
+        event = board.start[previous, 0] + work.forward[node, previous, 0]
+    board.ready[task] = max(board.ready[task], event)
 
 
 @inlined
 def put_down(
-    work: Work,
-    board: Board,
-    order: Any,
-    place: Any,
-    first: int,
-    last: int,
-    cost: float,
-    previous: int,
-    limit: float,
-) -> tuple[float, int]:
+    work: Work, board: Board, order: Any, place: Any, first: int, last: int, limit: float
+) -> bool:
     """Put down a part of an order.
 
     Parameters
@@ -301,34 +318,24 @@ def put_down(
         Node of every task; the task fits there alone.
     first, last : int
         Positions of the first operation and behind the last one.
-    cost, previous : float, int
-        What responses cost so far, in ticks times weight, and the training task that began last;
-        `NEVER` before the first one.
     limit : float
-        The cost becomes infinity once it is sure to exceed this.
+        Ticks times weight.
 
     Returns
     -------
-    cost, previous
+    bool
+        False once the cost is sure to exceed the limit.
     """
     stages = work.forward.shape[2]
-    mode, fifo = int(work.rules[MODE]), work.rules[FIFO] > 0
+    closed, fifo = work.rules[MODE] != OPEN, work.rules[FIFO] > 0
     for at in range(first, last):
         task = order[at] // (2 * stages)
         k = order[at] - 2 * stages * task
         if board.done[task] > k:
             continue
-        node, trains = place[task], work.training[task]
-        if k == 0 and trains and mode != OPEN:
-            if previous != NEVER:
-                event = board.start[previous, 0] + work.forward[place[previous], previous, 0]
-                if mode == SYNC:
-                    while board.done[previous] < 2 * stages:
-                        cost += go_on(work, board, place[previous])
-                    event = board.start[previous, stages]
-                    event += work.backward[place[previous], previous, 0]
-                board.ready[task] = max(board.ready[task], event)
-            previous = task
+        node = place[task]
+        if k == 0 and closed and work.training[task]:
+            wait_for_loop(work, board, task, place)
         if k >= stages:
             put_backward(work, board, task, node)
         else:
@@ -336,13 +343,11 @@ def put_down(
             while board.done[task] <= (stages - 1 if fifo else k):
                 while not put_forward(work, board, task, node, fifo):
                     if board.openings[node] == 0:
-                        return inf, previous
-                    cost += go_on(work, board, node)
-        if board.done[task] == (2 * stages if trains else stages):
-            cost += cost_of(work, task, board.end[task]) - work.least[task]
-        if cost > limit:
-            return inf, previous
-    return cost, previous
+                        return False
+                    go_on(work, board, node)
+        if board.cost[0] > limit:
+            return False
+    return True
 
 
 @inlined

@@ -13,14 +13,12 @@ from lemix_opt.grid import ticks_down
 from lemix_opt.instance import RELEASE_MODES, Instance
 from lemix_opt.objective import Objective
 from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
-from solvers.exact.chains import chains
 from solvers.exact.data import TickData
 from solvers.search.decode import (
     FIFO,
     IDLE,
     MAKESPAN,
     MODE,
-    NEVER,
     NODE_TIME,
     RULES,
     Board,
@@ -71,15 +69,13 @@ def work_of(instance: Instance, data: TickData, objective: Objective) -> Work:
     rules[MODE], rules[FIFO] = RELEASE_MODES.index(instance.release_mode), instance.fifo
     rules[MAKESPAN], rules[NODE_TIME] = weights["makespan"], weights["node_time"]
     rules[IDLE] = weights["idle"]
-    alone = np.array([chain.after[0] for chain in chains(instance, data)], dtype=np.int64)
-    least = weight * work.weight * alone
     return Work(
         work.is_training.astype(np.uint8),
         np.ascontiguousarray(data.release),
         due,
         weight * work.weight,
         np.where(dated, weights["late"] / tick * work.weight, 0.0),
-        least,
+        _after(data, work.is_training),
         np.ascontiguousarray(data.forward),
         np.ascontiguousarray(data.backward),
         np.ascontiguousarray(data.hop),
@@ -88,6 +84,26 @@ def work_of(instance: Instance, data: TickData, objective: Objective) -> Work:
         np.ascontiguousarray(data.room),
         rules,
     )
+
+
+def _after(data: TickData, training: BoolArray) -> IntArray:
+    """Return ticks from the start of every operation to its task's end, by (N, T, 2S)."""
+    stages = data.forward.shape[2]
+    after = np.zeros((*data.forward.shape[:2], 2 * stages), dtype=np.int64)
+    rest = np.zeros(data.forward.shape[:2], dtype=np.int64)
+    for s in range(stages):
+        length = data.backward[:, :, s]
+        rest = length + np.maximum(rest, data.update[:, s, None])
+        after[:, :, 2 * stages - 1 - s] = rest
+        if s + 1 < stages:
+            rest = rest + data.hop[:, :, s]
+    rest = np.where(training, rest, 0)
+    for s in range(stages - 1, -1, -1):
+        if s + 1 < stages:
+            rest = rest + data.hop[:, :, s]
+        rest = rest + data.forward[:, :, s]
+        after[:, :, s] = rest
+    return after
 
 
 def plan_of(instance: Instance, schedule: Schedule) -> Plan:
@@ -136,6 +152,7 @@ def decoded(work: Work, board: Board, plan: Plan) -> float:
 
 def decode_plan(work: Work, board: Board, order: Any, place: Any) -> float:
     """Decode one plan."""
-    least = clear(work, board)
-    cost, _ = put_down(work, board, order, place, 0, order.size, least, NEVER, np.inf)
-    return cost + spans_of(work, board, place)
+    clear(work, board)
+    if not put_down(work, board, order, place, 0, order.size, np.inf):
+        return np.inf
+    return float(board.cost[0] + spans_of(work, board, place))

@@ -14,25 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from lemix_opt.engine.jit import inlined
-from solvers.search.decode import NEVER, Board, Work, board_of, clear, put_down, spans_of
+from solvers.search.decode import Board, Work, board_of, clear, put_down, spans_of
 
 SNAPSHOTS = 16
 
 
 class Snapshots(NamedTuple):
-    """Boards with a leading axis, cost and latest training of each; how many are valid."""
+    """Boards with a leading axis, and how many are valid."""
 
     boards: Board
-    cost: npt.NDArray[np.float64]
-    previous: npt.NDArray[np.int64]
     valid: npt.NDArray[np.int64]
 
 
 def snapshots_of(work: Work) -> Snapshots:
     """Return room for snapshots, none of them valid."""
-    boards = Board(*(np.zeros((SNAPSHOTS, *a.shape), dtype=np.int64) for a in board_of(work)))
-    count = np.zeros(SNAPSHOTS, dtype=np.int64)
-    return Snapshots(boards, np.zeros(SNAPSHOTS), count, np.zeros(1, dtype=np.int64))
+    boards = Board(*(np.zeros((SNAPSHOTS, *a.shape), dtype=a.dtype) for a in board_of(work)))
+    return Snapshots(boards, np.zeros(1, dtype=np.int64))
 
 
 @inlined
@@ -50,6 +47,7 @@ def taken(snapshots: Snapshots, index: int) -> Board:
         *(b.moment[index], b.level[index], b.moments[index], b.behind[index]),
         *(b.start[index], b.done[index], b.ready[index], b.end[index]),
         *(b.opened[index], b.openings[index], b.first[index], b.last[index]),
+        *(b.cost[index], b.latest[index]),
     )
 
 
@@ -81,6 +79,7 @@ def copy_board(source: Board, target: Board) -> None:
         copy_list(source.opened[node], target.opened[node], openings)
         target.openings[node] = openings
         target.first[node], target.last[node] = source.first[node], source.last[node]
+    target.cost[0], target.latest[0] = source.cost[0], source.latest[0]
 
 
 @inlined
@@ -101,30 +100,27 @@ def decode(
         Position in the order up to which it and the placements are those of the snapshots.
     """
     size = order.size
-    at, index, cost, previous = 0, snapshots.valid[0], 0.0, NEVER
+    at, index = 0, snapshots.valid[0]
     while index > 0 and position(index - 1, size) > changed:
         index -= 1
     if index:
         at = position(index - 1, size)
-        cost, previous = snapshots.cost[index - 1], snapshots.previous[index - 1]
         copy_board(taken(snapshots, index - 1), board)
     else:
-        cost = clear(work, board)
+        clear(work, board)
     while at < size:
         missing = index == snapshots.valid[0] and index < SNAPSHOTS
         stop = position(index, size) if missing else size
         if stop > changed:
             missing, stop = False, size
-        cost, previous = put_down(work, board, order, place, at, stop, cost, previous, limit)
-        if cost == inf:
-            return cost
+        if not put_down(work, board, order, place, at, stop, limit):
+            return inf
         if missing:
             copy_board(board, taken(snapshots, index))
-            snapshots.cost[index], snapshots.previous[index] = cost, previous
             index += 1
             snapshots.valid[0] = index
         at = stop
-    return cost + spans_of(work, board, place)
+    return float(board.cost[0] + spans_of(work, board, place))
 
 
 @inlined
