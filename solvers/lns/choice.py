@@ -1,4 +1,4 @@
-"""Which neighbourhood comes next, and how large it is."""
+"""Which neighbourhood comes next, how large it is, and how long its window may take."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ MEMORY = 0.8
 """Part of a neighbourhood's record that is kept at each use."""
 FLOOR = 0.05
 """Share of the best weight that every neighbourhood has at least."""
+PATIENCE, LONGEST = 15, 8
+"""Windows without gain after which neighbourhoods are drawn alike and limits double, and what
+limits are multiplied by at most."""
 QUICK = 0.25
 """Part of a window's limit within which a proof counts as quick."""
 
@@ -34,6 +37,12 @@ class Choice:
         self.size = dict.fromkeys(self.names, min(SIZE, self.most))
         self.gain = dict.fromkeys(self.names, 0.0)
         self.spent = dict.fromkeys(self.names, 0.0)
+        self.idle = 0
+
+    @property
+    def patience(self) -> int:
+        """What the limit of a window is multiplied by: short ones first, while these gain."""
+        return min(2 ** (self.idle // PATIENCE), LONGEST)
 
     def draw(self, rng: np.random.Generator) -> str:
         """Return the next neighbourhood; those never tried come first."""
@@ -41,7 +50,9 @@ class Choice:
             if not self.spent[name]:
                 return name
         rate = np.array([self.gain[name] / self.spent[name] for name in self.names])
-        weight = np.maximum(rate, FLOOR * rate.max()) if rate.any() else np.ones(rate.size)
+        weight = np.maximum(rate, FLOOR * rate.max())
+        if self.idle >= PATIENCE or not rate.any():
+            weight = np.ones(rate.size)
         return self.names[int(rng.choice(rate.size, p=weight / weight.sum()))]
 
     def learn(self, name: str, gain: float, spent: float, part: float, *, proven: bool) -> None:
@@ -56,6 +67,7 @@ class Choice:
         proven : bool
             Whether the window was searched to the end.
         """
+        self.idle = 0 if gain > 0 else self.idle + 1
         self.gain[name] = MEMORY * self.gain[name] + max(gain, 0.0)
         self.spent[name] = MEMORY * self.spent[name] + spent
         if not proven:

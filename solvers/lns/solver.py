@@ -26,7 +26,7 @@ from solvers.search.plan import Plan, decoded
 
 PLANS = 500
 """Decoded plans of the first annealing per unit of a deterministic limit."""
-OVERHEAD = 0.01
+OVERHEAD = 0.003
 """Units of deterministic time that a window counts beside its search."""
 
 
@@ -45,9 +45,10 @@ class Lns:
         Threads of CP-SAT.
     neighbourhoods : tuple of str
         Those that are used, out of `solvers.lns.neighbourhoods.NEIGHBOURHOODS`.
-    window : float, default 0.1
-        Limit of one window in CP-SAT's deterministic time, of which a second has about 0.1.
-    kept : int, default 10
+    window : float, default 0.01
+        Limit of one window in CP-SAT's deterministic time, of which a second has about 0.05; it
+        grows while windows bring nothing.
+    kept : int, default 0
         Tasks around the freed ones that keep only their nodes and their order.
     annealing : float, default 0.3
         Part of the limit that the first annealing takes.
@@ -55,8 +56,8 @@ class Lns:
 
     workers: int = 1
     neighbourhoods: tuple[str, ...] = tuple(NEIGHBOURHOODS)
-    window: float = 0.1
-    kept: int = 10
+    window: float = 0.01
+    kept: int = 0
     annealing: float = 0.3
 
     def __post_init__(self) -> None:
@@ -152,7 +153,8 @@ class _Run:
         name = self.choice.draw(self.rng)
         free = NEIGHBOURHOODS[name](scene, self.choice.size[name], self.rng)
         left = self.limits.left_deterministic()
-        limit = solver.window if left is None else min(solver.window, left)
+        limit = solver.window * self.choice.patience
+        limit = limit if left is None else min(limit, left)
         own = Limits(self.limits.left_s(), limit)
         found = search_window(
             scene,
