@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import brute_force
 import numpy as np
 import pytest
@@ -25,11 +28,13 @@ from lemix_opt.result import Value
 from lemix_opt.validation import validate
 from solvers import solve
 from solvers.exact.limits import Limits
+from solvers.exact.search import Found, search
 from solvers.incumbent import Incumbent
+from solvers.lns import window
 from solvers.lns.choice import Choice
 from solvers.lns.neighbourhoods import NEIGHBOURHOODS, around
 from solvers.lns.scene import Scene
-from solvers.lns.state import State, view_of
+from solvers.lns.state import State, state_of, view_of
 from solvers.lns.window import search_window
 from solvers.search.anneal import Search
 from solvers.search.plan import decoded
@@ -40,6 +45,8 @@ LEVELS = Objective(
     late_penalty_s=3,
     lexicographic=("late", "inference_response", "makespan"),
 )
+WHOLE: dict[str, Any] = {"annealing": 0.1, "window": 1.0}
+"""Time enough for the first window to be searched to the end, which ends the run."""
 OBJECTIVES = {"regular": REGULAR, "every term": EVERY_TERM, "levels": LEVELS}
 
 
@@ -52,7 +59,7 @@ def started(instance: Instance, objective: Objective) -> tuple[Search, State]:
     return search, State(search.plan.place, search.board.start.copy())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(MODES),
@@ -92,7 +99,7 @@ def test_every_window_gives_a_valid_schedule_that_is_no_worse(
     assert np.array_equal(found.state.place[beside], state.place[beside])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.booleans(), st.booleans())
 def test_a_window_of_all_tasks_finds_the_optimum(
     seed: int, mode: str, fifo: bool, classes: bool
@@ -100,7 +107,7 @@ def test_a_window_of_all_tasks_finds_the_optimum(
     instance = tiny(seed, mode, fifo)
     if classes:
         instance = unlike(instance, seed)
-    found = solve(instance, "lns", REGULAR, deterministic_limit=20.0)
+    found = solve(instance, "lns", REGULAR, deterministic_limit=1.0, **WHOLE)
     optimum = brute_force.optimum(instance, lambda ends: regular_value(instance, ends))
     assert found.objective == pytest.approx(optimum)
     assert found.schedule is not None
@@ -111,7 +118,7 @@ def test_a_window_of_all_tasks_finds_the_optimum(
 @given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.sampled_from(sorted(IDLE_OBJECTIVES)))
 def test_terms_that_waiting_may_lower(seed: int, mode: str, terms: str) -> None:
     instance, objective = tiny(seed, mode, False, most=5, longest=2), IDLE_OBJECTIVES[terms]
-    found = solve(instance, "lns", objective, deterministic_limit=20.0)
+    found = solve(instance, "lns", objective, deterministic_limit=1.0, **WHOLE)
     exact = solve(instance, "cpsat", objective, time_limit_s=20)
     assert found.objective == pytest.approx(exact.objective)
 
@@ -120,7 +127,7 @@ def test_terms_that_waiting_may_lower(seed: int, mode: str, terms: str) -> None:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.booleans())
 def test_levels_agree_with_cpsat(seed: int, mode: str, fifo: bool) -> None:
     instance = tiny(seed, mode, fifo)
-    found = solve(instance, "lns", LEVELS, deterministic_limit=20.0)
+    found = solve(instance, "lns", LEVELS, deterministic_limit=1.0, **WHOLE)
     exact = solve(instance, "cpsat", LEVELS, time_limit_s=20)
     assert found.objective == pytest.approx(exact.objective)
 
@@ -180,7 +187,7 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 
 def test_never_worse_than_the_initial_schedule() -> None:
     instance = random_instance(11, "open", False)
-    good = solve(instance, "lns", EVERY_TERM, deterministic_limit=1.0)
+    good = solve(instance, "lns", EVERY_TERM, deterministic_limit=1.0, annealing=0.1)
     again = solve(
         instance, "lns", EVERY_TERM, deterministic_limit=0.01, initial=good.schedule, seed=1
     )
@@ -199,6 +206,31 @@ def test_an_interrupted_run_returns_the_best_so_far() -> None:
     found = solve(instance, "lns", EVERY_TERM, time_limit_s=30, on_solution=stop)
     assert found.explanation == "interrupted"
     assert found.objective == seen[-1]
+
+
+def test_an_interrupted_window_counts_and_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Found:
+        return replace(search(*arguments, **options), interrupted=True)
+
+    monkeypatch.setattr(window, "search", interrupted)
+    instance = random_instance(21, "async", False)
+    found = solve(instance, "lns", EVERY_TERM, time_limit_s=30, annealing=0.0)
+    assert found.explanation == "interrupted"
+    assert found.schedule is not None
+    assert validate(instance, found.schedule) == []
+
+
+def test_a_schedule_on_the_grid_is_taken_as_it_is() -> None:
+    """Under idleness alone, decoding might move starts that are best where they are."""
+    instance = tiny(3, "open", False, most=5)
+    objective = Objective(idle=1)
+    exact = solve(instance, "cpsat", objective, time_limit_s=20)
+    assert exact.schedule is not None
+    best = Incumbent(instance, objective)
+    data = Search(best).data
+    state = state_of(instance, data, exact.schedule)
+    assert state is not None
+    assert state.schedule(instance) == exact.schedule
 
 
 def test_no_tasks_and_no_room() -> None:

@@ -13,9 +13,9 @@ MEMORY = 0.8
 """Part of a neighbourhood's record that is kept at each use."""
 FLOOR = 0.05
 """Share of the best weight that every neighbourhood has at least."""
-PATIENCE, LONGEST = 15, 8
-"""Windows without gain after which neighbourhoods are drawn alike and limits double, and what
-limits are multiplied by at most."""
+PATIENCE, DOUBLINGS = 15, 3
+"""Windows without gain after which neighbourhoods are drawn alike and limits double, and how often
+they do so at most."""
 QUICK = 0.25
 """Part of a window's limit within which a proof counts as quick."""
 
@@ -42,7 +42,7 @@ class Choice:
     @property
     def patience(self) -> int:
         """What the limit of a window is multiplied by: short ones first, while these gain."""
-        return min(2 ** (self.idle // PATIENCE), LONGEST)
+        return 1 << min(self.idle // PATIENCE, DOUBLINGS)
 
     def draw(self, rng: np.random.Generator) -> str:
         """Return the next neighbourhood; those never tried come first."""

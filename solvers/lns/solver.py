@@ -19,12 +19,12 @@ from solvers.incumbent import Incumbent, OnSolution
 from solvers.lns.choice import Choice
 from solvers.lns.neighbourhoods import NEIGHBOURHOODS, around
 from solvers.lns.scene import Scene
-from solvers.lns.state import State, view_of
+from solvers.lns.state import State, state_of, view_of
 from solvers.lns.window import search_window
 from solvers.search.anneal import Anneal, Search
 from solvers.search.plan import Plan, decoded
 
-PLANS = 500
+PLANS = 5_000
 """Decoded plans of the first annealing per unit of a deterministic limit."""
 OVERHEAD = 0.003
 """Units of deterministic time that a window counts beside its search."""
@@ -48,17 +48,17 @@ class Lns:
     window : float, default 0.01
         Limit of one window in CP-SAT's deterministic time, of which a second has about 0.05; it
         grows while windows bring nothing.
-    kept : int, default 0
+    kept : int, default 4
         Tasks around the freed ones that keep only their nodes and their order.
-    annealing : float, default 0.3
+    annealing : float, default 0.7
         Part of the limit that the first annealing takes.
     """
 
     workers: int = 1
     neighbourhoods: tuple[str, ...] = tuple(NEIGHBOURHOODS)
     window: float = 0.01
-    kept: int = 0
-    annealing: float = 0.3
+    kept: int = 4
+    annealing: float = 0.7
 
     def __post_init__(self) -> None:
         whole("workers", self.workers, minimum=1)
@@ -137,13 +137,21 @@ class _Run:
                 hot=defaults.hot,
                 cold=defaults.cold,
             )
-        start = self._decoded(self.search.plan)
-        assert start is not None
-        self.state = start
-        schedule = start.schedule(self.instance)
-        self.value = objective_value(self.instance, schedule, self.best.objective)
+        self.state, self.value = self._start(self.search.plan)
         while not self.limits.over() and not self.closed:
             self._step()
+
+    def _start(self, plan: Plan) -> tuple[State, Value]:
+        """Return the best schedule in ticks, or what its plan is decoded into off the grid."""
+        assert self.best.schedule is not None
+        assert self.best.value is not None
+        known = state_of(self.instance, self.search.data, self.best.schedule)
+        if known is not None:
+            return known, self.best.value
+        state = self._decoded(plan)
+        assert state is not None
+        schedule = state.schedule(self.instance)
+        return state, objective_value(self.instance, schedule, self.best.objective)
 
     def _step(self) -> None:
         """Search one window."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lemix_opt.checks import BoolArray, IntArray
+from lemix_opt.grid import on_grid
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
 from solvers.exact.data import TickData
@@ -44,6 +45,18 @@ class State:
         operation = np.flatnonzero(exists.ravel())
         order = operation[np.lexsort((operation, along.ravel()[operation]))]
         return Plan(order, self.place.copy())
+
+
+def state_of(instance: Instance, data: TickData, schedule: Schedule) -> State | None:
+    """Return a complete schedule in ticks; None where it does not lie on the grid."""
+    o, stages = schedule.operations, instance.cluster.stages
+    if not data.exact or not on_grid(o.start_s, instance.tick_s):
+        return None
+    start = np.zeros((instance.tasks, 2 * stages), dtype=np.int64)
+    rows = o.phase <= BACKWARD
+    column = o.stage[rows] + stages * (o.phase[rows] == BACKWARD)
+    start[o.task[rows], column] = np.rint(o.start_s[rows] / instance.tick_s)
+    return State(schedule.node.copy(), start)
 
 
 def starts_by_key(instance: Instance, start: IntArray, tasks: IntArray) -> dict[Key, int]:
