@@ -33,6 +33,7 @@ SOLVERS: Registry[Any] = Registry(
     {
         "anneal": "solvers.search.anneal:Anneal",
         "cpsat": "solvers.exact.cpsat:create",
+        "lns": "solvers.lns.solver:Lns",
         "milp": "solvers.milp.solver:Milp",
         "portfolio": "solvers.portfolio:Portfolio",
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,17 +69,22 @@ class Chain:
         return int((until[:, b] - until[:, a] + self.length[:, a]).min())
 
 
-def chains(instance: Instance, data: TickData) -> tuple[Chain, ...]:
-    """Return the chain of every task."""
-    return tuple(_chain(instance, data, i) for i in range(instance.tasks))
+def chains(
+    instance: Instance, data: TickData, kept: Mapping[int, int] | None = None
+) -> tuple[Chain, ...]:
+    """Return the chain of every task; those in `kept` run on the node given there only."""
+    known = kept or {}
+    return tuple(_chain(instance, data, i, known.get(i)) for i in range(instance.tasks))
 
 
-def _chain(instance: Instance, data: TickData, i: int) -> Chain:
+def _chain(instance: Instance, data: TickData, i: int, kept: int | None) -> Chain:
     stages = range(instance.cluster.stages)
     steps = [(FORWARD, s) for s in stages]
     if instance.workload.is_training[i]:
         steps += [(BACKWARD, s) for s in reversed(stages)]
     fits = np.flatnonzero((data.held[:, i] <= data.room).all(axis=1))
+    if kept is not None:
+        fits = fits[fits == kept]
     nodes = fits if fits.size else np.arange(instance.cluster.nodes)
     shape = (len(nodes), len(steps))
     length, gap, tail = np.zeros((3, *shape), dtype=np.int64)

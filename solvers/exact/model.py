@@ -16,6 +16,7 @@ from solvers.exact.constraints.symmetry import open_in_order
 from solvers.exact.data import TickData
 from solvers.exact.heads import closed_loop
 from solvers.exact.parts import Parts
+from solvers.exact.rest import NOTHING, Rest
 from solvers.exact.variables import Model, declare
 
 
@@ -26,6 +27,7 @@ def build(
     *,
     horizon: int | None,
     check: Callable[[], None],
+    rest: Rest = NOTHING,
 ) -> Model:
     """State placement, chains, releases, GPUs, memory and the FIFO option.
 
@@ -39,8 +41,11 @@ def build(
         Tick by which all tasks are to end, below the one of `data`.
     check : callable
         Called at times; what it raises ends the building.
+    rest : Rest
+        Work beside the tasks that stays as it is. Parts that look at the whole cluster (`area`,
+        `energy`, `symmetry`) do not know of it, so that they are of use without it only.
     """
-    chain = chains(instance, data)
+    chain = chains(instance, data, rest.node)
     first = np.full(instance.tasks, -1, dtype=np.int64)
     loop = closed_loop(instance, data, chain, memory=parts.loop)
     if parts.heads:
@@ -48,7 +53,7 @@ def build(
         trains = list(loop.tasks)
         first[trains] = np.maximum(first[trains], loop.head)
     end = data.horizon if horizon is None else min(horizon, data.horizon)
-    model = declare(instance, data, chain, first.tolist(), end, check)
+    model = declare(instance, data, chain, first.tolist(), end, check, rest)
     releases(instance, data, model)
     if parts.loop:
         distances(model, loop)

@@ -49,6 +49,7 @@ def search(
     workers: int,
     seed: int,
     linear: bool = True,
+    presolve: bool = True,
     hear: Callable[[Callable[[Any], int]], None] | None = None,
 ) -> Found:
     """Search until the proof or until a share of the limits is used up.
@@ -60,6 +61,8 @@ def search(
     ----------
     linear : bool, default True
         Whether to solve linear relaxations on the way.
+    presolve : bool, default True
+        Whether to simplify the model first, which takes longer than the search of a small one.
     hear : callable, optional
         Called at every solution with a function that gives the value of a variable.
     """
@@ -69,7 +72,7 @@ def search(
     p.random_seed = seed % 2**31
     p.num_workers = workers
     p.catch_sigint_signal = False
-
+    p.cp_model_presolve = presolve
     if not linear:
         p.linearization_level = 0
     deterministic = limits.left_deterministic(share)

@@ -112,6 +112,8 @@ def _makespan(instance: Instance, model: Model, parts: Parts) -> Any:
     end = model.makespan = model.cp.new_int_var(0, model.horizon, "makespan")
     for done in model.done:
         model.cp.add(end >= done)
+    for _, last in model.rest.span.values():
+        model.cp.add(end >= last)
     if parts.loads:
         load_rows(model, dict.fromkeys(range(instance.cluster.nodes), end))
     if parts.head_tail:
@@ -127,6 +129,9 @@ def _spans(instance: Instance, model: Model) -> list[Any]:
         last = cp.new_int_var(0, model.horizon, f"last{n}")
         span = cp.new_int_var(0, model.horizon, f"span{n}")
         cp.add(span >= last - first)
+        if n in model.rest.span:
+            cp.add(first <= model.rest.span[n][0])
+            cp.add(last >= model.rest.span[n][1])
         for i in range(instance.tasks):
             here = model.on[i][n]
             cp.add(first <= model.start[i, FORWARD, 0]).only_enforce_if(here)

@@ -14,6 +14,7 @@ from lemix_opt.schedule import BACKWARD, FORWARD
 from solvers.exact.chains import Chain
 from solvers.exact.data import TickData
 from solvers.exact.readout import Key
+from solvers.exact.rest import NOTHING, Rest
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Model:
         Tick by which all tasks end.
     check : callable
         To be called in loops that may take long.
+    rest : Rest
+        What stays as it is.
     head : dict of (task, phase, stage) to int
         Earliest starts.
     start, end : dict of (task, phase, stage) to expression
@@ -51,6 +54,7 @@ class Model:
     on: list[list[Any]]
     horizon: int
     check: Callable[[], None]
+    rest: Rest = NOTHING
     head: dict[Key, int] = field(default_factory=dict)
     start: dict[Key, Any] = field(default_factory=dict)
     end: dict[Key, Any] = field(default_factory=dict)
@@ -67,6 +71,7 @@ def declare(
     first: Sequence[int],
     horizon: int,
     check: Callable[[], None],
+    rest: Rest = NOTHING,
 ) -> Model:
     """State placements and chains; tasks first start at `first` at the earliest.
 
@@ -83,17 +88,21 @@ def declare(
         Latest end of all tasks.
     check : callable
         Called for every task; what it raises ends the building.
+    rest : Rest
+        Kept by the model, for the parts of it that need to know.
     """
     cp = cp_model.CpModel()
     nodes, stages = range(instance.cluster.nodes), range(instance.cluster.stages)
     on = [[cp.new_bool_var(f"on{i},{n}") for n in nodes] for i in range(instance.tasks)]
-    model = Model(cp, chain, on, horizon, check)
+    model = Model(cp, chain, on, horizon, check, rest)
     model.runs = {(n, s): [] for n in nodes for s in stages}
     fits = np.all(data.held <= data.room[:, None, :], axis=2)
     for i in range(instance.tasks):
         check()
         cp.add_exactly_one(on[i])
         cp.add_bool_and(~on[i][n] for n in nodes if not fits[n, i])
+        if i in rest.node:
+            cp.add(on[i][rest.node[i]] == 1)
         _operations(model, i, int(first[i]))
     return model
 

@@ -12,7 +12,7 @@ from solvers import solve
 LIMIT_S = 6.0
 
 
-@pytest.mark.parametrize("solver", ["cpsat", "portfolio", "anneal"])
+@pytest.mark.parametrize("solver", ["cpsat", "portfolio", "anneal", "lns"])
 @pytest.mark.parametrize("tasks", [40, 200])
 def test_time_limit(benchmark: Any, solver: str, tasks: int) -> None:
     """At most 5 % and a second beyond the limit, on a quiet machine."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from solvers.exact.readout import Key
 from solvers.exact.variables import Model
 
 
 def one_at_a_time(model: Model) -> None:
-    """State the disjunctive constraint of every GPU."""
-    for runs in model.runs.values():
-        if len(runs) > 1:
-            model.cp.add_no_overlap(run for _, run in runs)
+    """State the disjunctive constraint of every GPU, and what order on it is kept."""
+    for gpu, runs in model.runs.items():
+        taken = [
+            model.cp.new_fixed_size_interval_var(begin, end - begin, "")
+            for begin, end in model.rest.busy.get(gpu, ())
+        ]
+        if runs and len(runs) + len(taken) > 1:
+            model.cp.add_no_overlap([*(run for _, run in runs), *taken])
+    for before, behind in model.rest.order:
+        model.cp.add(model.start[behind] >= model.end[before] + _tail(model, before))
+
+
+def _tail(model: Model, key: Key) -> int:
+    chain = model.chain[key[0]]
+    return int(chain.tail[0, chain.steps.index(key[1:])])
 
 
 def area(model: Model, nodes: int, stages: int) -> None:

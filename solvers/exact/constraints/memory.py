@@ -53,12 +53,15 @@ def _per_gpu(data: TickData, model: Model, holds: list[_Hold], n: int, s: int) -
     here = [h for h in holds if n in model.chain[h.task].nodes and data.held[n, h.task, s]]
     demands = [int(data.held[n, h.task, s]) for h in here]
     room = int(data.room[n, s])
-    if sum(demands) <= room:
+    taken = model.rest.held.get((n, s), ())
+    if not here or sum(demands) + sum(mib for _, _, mib in taken) <= room:
         return False
     runs = [
         model.cp.new_optional_interval_var(h.start, h.size, h.end, model.on[h.task][n], "")
         for h in here
     ]
+    runs += [model.cp.new_fixed_size_interval_var(a, b - a, "") for a, b, _ in taken]
+    demands += [mib for _, _, mib in taken]
     unit = gcd(*demands)
     model.cp.add_cumulative(runs, [d // unit for d in demands], room // unit)
     return True

@@ -36,6 +36,7 @@ def one_order(instance: Instance, model: Model, *, transitive: bool) -> None:
                 a, b = (i, FORWARD, s), (j, FORWARD, s)
                 cp.add(model.start[b] >= model.end[a]).only_enforce_if([*together, ahead[i, j]])
                 cp.add(model.start[a] >= model.end[b]).only_enforce_if([*together, ahead[j, i]])
+    _beside(instance, model)
     if transitive and instance.tasks <= _TRANSITIVE:
         for i, j, k in combinations(range(instance.tasks), 3):
             cp.add_bool_or([~ahead[i, j], ~ahead[j, k], ahead[i, k]])
@@ -47,6 +48,20 @@ def one_order(instance: Instance, model: Model, *, transitive: bool) -> None:
             least = min((model.head[key] for key in keys), default=0)
             for key in keys:
                 cp.add(model.start[key] >= least + _work(model, s, before=key[0]))
+
+
+def _beside(instance: Instance, model: Model) -> None:
+    """Keep every task in one order with the forwards that stay as they are."""
+    for n, fixed in model.rest.forwards.items():
+        for i in range(instance.tasks):
+            for spans in fixed:
+                first = model.cp.new_bool_var("")
+                for s, (begin, end) in enumerate(spans):
+                    key = (i, FORWARD, s)
+                    ahead = model.cp.add(model.end[key] <= begin)
+                    ahead.only_enforce_if([model.on[i][n], first])
+                    behind = model.cp.add(model.start[key] >= end)
+                    behind.only_enforce_if([model.on[i][n], ~first])
 
 
 def rows_to_end(instance: Instance, model: Model, end: Any) -> None:

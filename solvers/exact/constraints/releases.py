@@ -22,6 +22,8 @@ def releases(instance: Instance, data: TickData, model: Model) -> None:
         return
     phase = FORWARD if instance.release_mode == "async" else BACKWARD
     trains = np.flatnonzero(instance.workload.is_training).tolist()
+    for i, latest in model.rest.latest.items():
+        model.cp.add(model.end[i, phase, 0] <= latest)
     for i, j in pairwise(trains):
         model.cp.add(model.start[j, FORWARD, 0] >= model.end[i, phase, 0])
 

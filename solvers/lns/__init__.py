@@ -1,0 +1,1 @@
+"""`lns`: neighbourhoods of a schedule, searched again by windows of the exact model."""
