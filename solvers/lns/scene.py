@@ -37,4 +37,5 @@ class Scene:
         """Cost of every task's response beyond its least, in ticks times weight."""
         work, last = self.work, self.view.last
         cost = work.weight * (last - work.release) + work.penalty * (last > work.due)
-        return np.maximum(np.asarray(cost - work.least), 0.0)
+        least = work.weight * work.after[:, :, 0].min(axis=0)
+        return np.asarray(np.maximum(cost - least, 0.0))
