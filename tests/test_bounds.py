@@ -29,10 +29,12 @@ def relaxation(instance: Instance, objective: Objective = RESPONSES) -> Relaxati
     return found
 
 
-def cheapest(instance: Instance, r: Relaxation, gpu: np.ndarray, memory: np.ndarray) -> float:
+def cheapest(
+    instance: Instance, r: Relaxation, gpu: np.ndarray, memory: np.ndarray, clique: np.ndarray
+) -> float:
     """Enumerate starts of one class in a short time; one tick is one second."""
     chains, stages = r.chains, gpu.shape[1]
-    last = r.horizon + int(chains.span.max())
+    last = r.horizon + int(chains.span.max()) + 1
 
     def price(prices: np.ndarray, s: int, a: int, b: int) -> float:
         return float(prices[0, s, a : min(b, r.horizon)].sum())
@@ -52,9 +54,13 @@ def cheapest(instance: Instance, r: Relaxation, gpu: np.ndarray, memory: np.ndar
                 s = k if k < stages else 2 * stages - 1 - k
                 stop = start + int(chains.length[0, i, k])
                 cost += price(gpu, s, start, start + int(chains.busy[0, i, k]))
+                for row, there in enumerate(clique):
+                    cost += chains.runs[row, 0, i, s] * price(there, s, start, stop)
                 begun.setdefault(s, start)
                 if not trains or k >= stages:
                     cost += chains.held[0, i, s] * price(memory, s, begun[s], stop)
+                    for row, there in enumerate(clique):
+                        cost += chains.holds[row, 0, i, s] * price(there, s, begun[s], stop)
                 at = stop + (int(chains.pause[0, i, k]) if k + 1 < count else 0)
             if not legal:
                 continue
@@ -79,6 +85,7 @@ def cheapest(instance: Instance, r: Relaxation, gpu: np.ndarray, memory: np.ndar
                 after[key[which]] = min(after.get(key[which], inf), cost + more)
         reached = after
     offered = float((r.nodes[:, None, None] * gpu).sum() + (r.room[:, :, None] * memory).sum())
+    offered += float((r.nodes[:, None, None] * clique).sum())
     return total + min(reached.values()) - offered
 
 
@@ -95,7 +102,7 @@ def test_priced_chains_are_the_cheapest(seed: int, mode: str) -> None:
         Costs(
             rng.integers(1, 3, shape),
             rng.integers(0, 3, shape),
-            rng.integers(0, 4, shape) * 2.0**20,
+            rng.integers(0, 5, shape) * 2.0**20,
             0.0,
             rng.integers(0, 2, (1, stages)),
             rng.integers(0, 2, (1, tasks, stages - 1)),
@@ -106,8 +113,9 @@ def test_priced_chains_are_the_cheapest(seed: int, mode: str) -> None:
     r = relaxation(instance)
     size = (1, stages, r.horizon)
     gpu, memory = rng.integers(0, 4, size) * 1.0, rng.integers(0, 2, size) * 1.0
-    value = r.value_s(gpu, memory)
-    assert value == pytest.approx(cheapest(instance, r, gpu, memory), rel=1e-7, abs=1e-5)
+    clique = rng.integers(0, 3, (len(r.chains.runs), *size)) * 1.0
+    value = r.value_s(gpu, memory, clique)
+    assert value == pytest.approx(cheapest(instance, r, gpu, memory, clique), rel=1e-7, abs=1e-5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lemix_opt.checks import IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
+from solvers.bounds.anchor import Places, anchored
 from solvers.bounds.bound import Bound
+from solvers.bounds.chains import Rows
 from solvers.bounds.combinatorial import chain_bound_s
 from solvers.bounds.lagrangian import TERMS, Relaxation, ascend, relaxation_of
 from solvers.bounds.windows import windows
@@ -22,6 +25,10 @@ from solvers.exact.readout import Key
 
 LONGEST_LOOP = 400
 """Training tasks in a closed loop above which only releases count as heads."""
+ANCHORED = "anchored lagrangian"
+"""Name of the bound with the largest task's node apart."""
+POOLED, AGAIN = 0.5, 0.3
+"""Part of the limits that is spent before that node is taken apart, and the step after it."""
 
 
 def heads(instance: Instance, data: TickData, chain: Sequence[Chain]) -> IntArray:
@@ -73,15 +80,10 @@ def lower_bound(
     head = heads(instance, data, chain)
     alone_s = chain_bound_s(instance, data, objective, chain, head)
     best = Bound(alone_s, "chains", "every task alone, loads of GPUs")
-    relaxation, rest_s = _relaxed(instance, data, objective, chain, head)
-    if relaxation is None:
-        return best
+    problem = _Problem(instance, data, objective, tuple(chain), head)
     left_s = time_limit_s - (time.perf_counter() - begin)
-    target_s = None if upper_s is None else upper_s - rest_s
-    found = ascend(relaxation, target_s, time_limit_s=left_s, evaluations=evaluations)
-    if found.seconds + rest_s > best.seconds:
-        best = Bound(found.seconds + rest_s, found.name, found.explanation, found.multipliers)
-    return best
+    found = _lagrangian(problem, upper_s, left_s, evaluations)
+    return best if found is None or found.seconds <= best.seconds else found
 
 
 def start_windows(
@@ -96,29 +98,63 @@ def start_windows(
         return {}
     chain = chains(instance, data)
     head = heads(instance, data, chain)
-    relaxation, rest_s = _relaxed(instance, data, objective, chain, head)
+    places = anchored(instance, data) if bound.name == ANCHORED else None
+    problem = _Problem(instance, data, objective, tuple(chain), head)
+    relaxation, rest_s = problem.relaxed(places)
     if relaxation is None:
         return {}
     return windows(relaxation, **bound.multipliers, upper_s=upper_s - rest_s)
 
 
-def _relaxed(
-    instance: Instance,
-    data: TickData,
-    objective: Objective,
-    chain: Sequence[Chain],
-    head: IntArray,
-) -> tuple[Relaxation | None, float]:
-    """Return the relaxation of the terms it covers, and a bound of the others in seconds."""
-    first = set(objective.levels[0])
-    weights = {name: weight if name in first else 0.0 for name, weight in objective.weights.items()}
-    if instance.tasks == 0 or not any(weights[name] for name in TERMS):
-        return None, 0.0
-    rest_s = 0.0
-    if any(weight for name, weight in weights.items() if name not in TERMS):
-        # The least of a sum is no less than the sum of the leasts.
-        rest = Objective(
-            makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
+@dataclass(frozen=True)
+class _Problem:
+    instance: Instance
+    data: TickData
+    objective: Objective
+    chain: tuple[Chain, ...]
+    head: IntArray
+
+    def relaxed(self, places: Places | None) -> tuple[Relaxation | None, float]:
+        """Return the relaxation of the terms it covers, and a bound of the others in seconds."""
+        objective, instance, data = self.objective, self.instance, self.data
+        first = set(objective.levels[0])
+        weights = {name: w if name in first else 0.0 for name, w in objective.weights.items()}
+        if instance.tasks == 0 or not any(weights[name] for name in TERMS):
+            return None, 0.0
+        rest_s = 0.0
+        if any(weight for name, weight in weights.items() if name not in TERMS):
+            # The least of a sum is no less than the sum of the leasts.
+            rest = Objective(
+                makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
+            )
+            rest_s = chain_bound_s(instance, data, rest, self.chain, self.head)
+        return relaxation_of(instance, data, weights, self.head, places), rest_s
+
+
+def _lagrangian(
+    problem: _Problem, upper_s: float | None, time_limit_s: float, evaluations: float
+) -> Bound | None:
+    """Return the bound of all nodes together, then of one taken apart at the same prices."""
+    end = time.perf_counter() + time_limit_s
+    relaxation, rest_s = problem.relaxed(None)
+    if relaxation is None:
+        return None
+    target_s = None if upper_s is None else upper_s - rest_s
+    places = anchored(problem.instance, problem.data)
+    apart = None if places is None else problem.relaxed(places)[0]
+    share = 1.0 if apart is None else POOLED
+    found = ascend(
+        relaxation, target_s, time_limit_s=share * time_limit_s, evaluations=share * evaluations
+    )
+    if apart is not None and places is not None:
+        more = ascend(
+            apart,
+            target_s,
+            time_limit_s=end - time.perf_counter(),
+            evaluations=(1 - share) * evaluations,
+            start=Rows(**{name: places.spread(p) for name, p in found.multipliers.items()}),
+            step=AGAIN,
         )
-        rest_s = chain_bound_s(instance, data, rest, chain, head)
-    return relaxation_of(instance, data, weights, head), rest_s
+        if more.seconds > found.seconds:
+            found = replace(more, name=ANCHORED)
+    return replace(found, seconds=found.seconds + rest_s)
