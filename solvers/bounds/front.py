@@ -15,6 +15,7 @@ from lemix_opt.objective import Objective
 from solvers.bounds.anchor import Places, anchored
 from solvers.bounds.bound import Bound
 from solvers.bounds.chains import Rows
+from solvers.bounds.columns import MOST_REQUESTS, LateRequests
 from solvers.bounds.combinatorial import chain_bound_s
 from solvers.bounds.lagrangian import TERMS, Relaxation, ascend, relaxation_of
 from solvers.bounds.windows import windows
@@ -81,9 +82,12 @@ def lower_bound(
     alone_s = chain_bound_s(instance, data, objective, chain, head)
     best = Bound(alone_s, "chains", "every task alone, loads of GPUs")
     problem = _Problem(instance, data, objective, tuple(chain), head)
-    left_s = time_limit_s - (time.perf_counter() - begin)
-    found = _lagrangian(problem, upper_s, left_s, evaluations)
-    return best if found is None or found.seconds <= best.seconds else found
+    for bounded in (_columns, _lagrangian):
+        left_s = time_limit_s - (time.perf_counter() - begin)
+        found = bounded(problem, upper_s, left_s, evaluations)
+        if found is not None and found.seconds > best.seconds:
+            best = found
+    return best
 
 
 def start_windows(
@@ -94,16 +98,16 @@ def start_windows(
     Empty where the bound has no multipliers, off the time grid, and for lexicographic objectives.
     """
     data = tick_data(instance, bound=True)
-    if not (bound.multipliers and data.exact) or objective.lexicographic:
+    if not ("gpu" in bound.multipliers and data.exact) or objective.lexicographic:
         return {}
     chain = chains(instance, data)
     head = heads(instance, data, chain)
     places = anchored(instance, data) if bound.name == ANCHORED else None
     problem = _Problem(instance, data, objective, tuple(chain), head)
-    relaxation, rest_s = problem.relaxed(places)
+    relaxation = problem.relaxed(places)
     if relaxation is None:
         return {}
-    return windows(relaxation, **bound.multipliers, upper_s=upper_s - rest_s)
+    return windows(relaxation, **bound.multipliers, upper_s=upper_s - problem.rest_s())
 
 
 @dataclass(frozen=True)
@@ -114,21 +118,48 @@ class _Problem:
     chain: tuple[Chain, ...]
     head: IntArray
 
-    def relaxed(self, places: Places | None) -> tuple[Relaxation | None, float]:
-        """Return the relaxation of the terms it covers, and a bound of the others in seconds."""
-        objective, instance, data = self.objective, self.instance, self.data
-        first = set(objective.levels[0])
-        weights = {name: w if name in first else 0.0 for name, w in objective.weights.items()}
-        if instance.tasks == 0 or not any(weights[name] for name in TERMS):
-            return None, 0.0
-        rest_s = 0.0
-        if any(weight for name, weight in weights.items() if name not in TERMS):
-            # The least of a sum is no less than the sum of the leasts.
-            rest = Objective(
-                makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
-            )
-            rest_s = chain_bound_s(instance, data, rest, self.chain, self.head)
-        return relaxation_of(instance, data, weights, self.head, places), rest_s
+    @property
+    def weights(self) -> dict[str, float]:
+        """Return the weights of the first level's terms, 0 for the others."""
+        first = set(self.objective.levels[0])
+        return {name: w if name in first else 0.0 for name, w in self.objective.weights.items()}
+
+    def rest_s(self) -> float:
+        """Return a bound of the terms that are not in `TERMS`."""
+        weights = self.weights
+        if not any(weight for name, weight in weights.items() if name not in TERMS):
+            return 0.0
+        rest = Objective(
+            makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
+        )
+        return chain_bound_s(self.instance, self.data, rest, self.chain, self.head)
+
+    def relaxed(self, places: Places | None) -> Relaxation | None:
+        """Return the relaxation of the terms it covers, or None where it says nothing."""
+        weights = self.weights
+        if self.instance.tasks == 0 or not any(weights[name] for name in TERMS):
+            return None
+        return relaxation_of(self.instance, self.data, weights, self.head, places)
+
+
+def _columns(
+    problem: _Problem, upper_s: float | None, time_limit_s: float, evaluations: float
+) -> Bound | None:
+    """Return the bound of late requests, where it is the only one of the `TERMS`."""
+    weights = problem.weights
+    if any((weights[name] > 0) != (name == "late") for name in TERMS):
+        return None
+    requests = LateRequests(problem.instance, problem.data)
+    if requests.tasks.size > MOST_REQUESTS:
+        return None
+    late = requests.generate(POOLED * time_limit_s, evaluations)
+    # The least of a sum is no less than the sum of the leasts.
+    return Bound(
+        weights["late"] * late.weight + problem.rest_s(),
+        "columns",
+        f"sets of requests that a node can answer in time, {late.rounds} rounds",
+        {"price": late.price},
+    )
 
 
 def _lagrangian(
@@ -136,12 +167,12 @@ def _lagrangian(
 ) -> Bound | None:
     """Return the bound of all nodes together, then of one taken apart at the same prices."""
     end = time.perf_counter() + time_limit_s
-    relaxation, rest_s = problem.relaxed(None)
+    relaxation, rest_s = problem.relaxed(None), problem.rest_s()
     if relaxation is None:
         return None
     target_s = None if upper_s is None else upper_s - rest_s
     places = anchored(problem.instance, problem.data)
-    apart = None if places is None else problem.relaxed(places)[0]
+    apart = None if places is None else problem.relaxed(places)
     share = 1.0 if apart is None else POOLED
     found = ascend(
         relaxation, target_s, time_limit_s=share * time_limit_s, evaluations=share * evaluations
