@@ -43,7 +43,7 @@ class Pricing:
             Wall seconds, after which the bound is weaker and the set may be no column.
         """
         end = time.perf_counter() + time_limit_s
-        worth = np.where(self.alone, np.maximum(profit, 0.0), 0.0)
+        worth = np.where(self.alone & (profit > 0), profit, 0.0)
         most, chosen = self._solve(worth, time_limit_s)
         while time.perf_counter() < end:
             broken = self._broken(chosen)
@@ -67,7 +67,7 @@ class Pricing:
             integrality=np.ones(worth.size),
             bounds=(0, chosen.astype(float)),
             constraints=LinearConstraint(np.stack(self.rows), ub=self.space),
-            options={"time_limit": min(time_limit_s, 1e6), "mip_rel_gap": 0.0},
+            options={"time_limit": min(time_limit_s, 1e6), "presolve": False},
         )
         if found.mip_dual_bound is not None:
             most = min(most, -float(found.mip_dual_bound))

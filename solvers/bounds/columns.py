@@ -26,6 +26,8 @@ from solvers.exact.data import TickData
 
 SAFE = 1e-6
 """Relative allowance for the tolerances of HiGHS."""
+SMOOTHING = 0.7
+"""Part of the best prices so far in the next ones (Wentges 1997), which move less to and fro."""
 MOST_REQUESTS = 400
 """Requests with an SLO above which the bound is not computed."""
 
@@ -90,15 +92,18 @@ class LateRequests:
         """Return the least late weight that prices of all tasks prove, shape (T,)."""
         profit = self.weight - price[self.tasks]
         best = [pricing.best(profit, math.inf)[0] for pricing in self.pricing]
-        return self._late(price[self.tasks], best)
+        return self._rounded(self._unrounded(price[self.tasks], best))
 
-    def _late(self, price: FloatArray, best: list[float]) -> float:
+    def _unrounded(self, price: FloatArray, most: list[float]) -> float:
         answered = float(price.sum())
-        answered += sum(n * max(most, 0.0) for n, most in zip(self.nodes, best, strict=True))
+        answered += sum(n * max(value, 0.0) for n, value in zip(self.nodes, most, strict=True))
         total = float(self.weight.sum())
-        late = max(total - answered - SAFE * (1 + total), 0.0)
+        return total - answered - SAFE * (1 + total)
+
+    def _rounded(self, late: float) -> float:
         # Sums of whole weights are whole.
-        return math.ceil(late) if np.all(self.weight == np.floor(self.weight)) else late
+        whole = np.all(self.weight == np.floor(self.weight))
+        return max(math.ceil(late) if whole and math.isfinite(late) else late, 0.0)
 
     def generate(self, time_limit_s: float, rounds: float) -> Late:
         """Change the prices until no column is missing or a limit is reached."""
@@ -107,28 +112,32 @@ class LateRequests:
         for kind, pricing in enumerate(self.pricing):
             for i in np.flatnonzero(pricing.alone).tolist():
                 master.add(kind, np.arange(self.tasks.size) == i)
-        found = Late(0.0, np.zeros(self.count), 0)
-        count = 0
+        # At prices of their weights nobody gains by requests, and only hopeless ones are late.
+        center = np.where(np.any([p.alone for p in self.pricing], axis=0), self.weight, 0.0)
+        best = self._unrounded(center, [0.0] * len(self.nodes))
+        count, smoothing = 0, SMOOTHING
         while count < rounds and time.perf_counter() < end:
-            price, node_price = master.prices()
-            best: list[float] = []
+            dual, node_price = master.prices()
+            price = smoothing * center + (1 - smoothing) * dual
+            most: list[float] = []
             missing = False
             for kind, pricing in enumerate(self.pricing):
-                left_s = end - time.perf_counter()
-                most, chosen = pricing.best(self.weight - price, left_s)
-                best.append(most)
-                if (self.weight - price)[chosen].sum() > node_price[kind] + SAFE:
+                value, chosen = pricing.best(self.weight - price, end - time.perf_counter())
+                most.append(value)
+                if (self.weight - dual)[chosen].sum() > node_price[kind] + SAFE:
                     master.add(kind, chosen)
                     missing = True
             count += 1
-            late = self._late(price, best)
-            if late > found.weight or count == 1:
-                full = np.zeros(self.count)
-                full[self.tasks] = price
-                found = Late(late, full, count)
-            if not missing:
+            late = self._unrounded(price, most)
+            if late > best:
+                best, center = late, price
+            if not missing and smoothing == 0:
                 break
-        return Late(found.weight, found.price, count)
+            # A set that is no column at the dual values themselves ends the search.
+            smoothing = SMOOTHING if missing else 0.0
+        full = np.zeros(self.count)
+        full[self.tasks] = center
+        return Late(self._rounded(best), full, count)
 
 
 class _Master:

@@ -13,6 +13,7 @@ from lemix_opt.checks import IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from solvers.bounds.anchor import Places, anchored
+from solvers.bounds.assignment import assigned
 from solvers.bounds.bound import Bound
 from solvers.bounds.chains import Rows
 from solvers.bounds.columns import MOST_REQUESTS, LateRequests
@@ -82,7 +83,7 @@ def lower_bound(
     alone_s = chain_bound_s(instance, data, objective, chain, head)
     best = Bound(alone_s, "chains", "every task alone, loads of GPUs")
     problem = _Problem(instance, data, objective, tuple(chain), head)
-    for bounded in (_columns, _lagrangian):
+    for bounded in (_assigned, _columns, _lagrangian):
         left_s = time_limit_s - (time.perf_counter() - begin)
         found = bounded(problem, upper_s, left_s, evaluations)
         if found is not None and found.seconds > best.seconds:
@@ -124,13 +125,21 @@ class _Problem:
         first = set(self.objective.levels[0])
         return {name: w if name in first else 0.0 for name, w in self.objective.weights.items()}
 
-    def rest_s(self) -> float:
-        """Return a bound of the terms that are not in `TERMS`."""
-        weights = self.weights
-        if not any(weight for name, weight in weights.items() if name not in TERMS):
+    def rest_s(self, covered: tuple[str, ...] = TERMS) -> float:
+        """Return a bound of the terms that are not covered otherwise.
+
+        The least of a sum is no less than the sum of the leasts.
+        """
+        left = {name: 0.0 if name in covered else w for name, w in self.weights.items()}
+        if not any(left.values()):
             return 0.0
         rest = Objective(
-            makespan=weights["makespan"], idle=weights["idle"], node_time=weights["node_time"]
+            makespan=left["makespan"],
+            inference_response=left["inference_response"],
+            training_response=left["training_response"],
+            late_penalty_s=left["late"],
+            idle=left["idle"],
+            node_time=left["node_time"],
         )
         return chain_bound_s(self.instance, self.data, rest, self.chain, self.head)
 
@@ -140,6 +149,22 @@ class _Problem:
         if self.instance.tasks == 0 or not any(weights[name] for name in TERMS):
             return None
         return relaxation_of(self.instance, self.data, weights, self.head, places)
+
+
+def _assigned(
+    problem: _Problem, upper_s: float | None, time_limit_s: float, evaluations: float
+) -> Bound | None:
+    """Return the bound of places in the queues of a stage, where all tasks are requests."""
+    instance, weight = problem.instance, problem.weights["inference_response"]
+    if weight <= 0 or not np.all(instance.workload.is_inference):
+        return None
+    found = assigned(instance, problem.data, problem.head, POOLED * time_limit_s)
+    return Bound(
+        weight * found.seconds + problem.rest_s(("inference_response",)),
+        "assignment",
+        f"places in the queues of stage {found.stage}, {len(found.cuts) + 1} bursts",
+        {"stage": np.array([float(found.stage)]), "cuts": np.array(found.cuts, dtype=np.float64)},
+    )
 
 
 def _columns(
@@ -153,7 +178,6 @@ def _columns(
     if requests.tasks.size > MOST_REQUESTS:
         return None
     late = requests.generate(POOLED * time_limit_s, evaluations)
-    # The least of a sum is no less than the sum of the leasts.
     return Bound(
         weights["late"] * late.weight + problem.rest_s(),
         "columns",
