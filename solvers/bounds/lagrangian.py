@@ -28,6 +28,8 @@ TERMS = ("inference_response", "training_response", "late")
 NO_DUE = 2**62
 PATIENCE, SHRINK, SHORTEST_STEP = 20, 0.7, 1e-4
 """Evaluations without progress until the step shrinks, by how much, and when it is given up."""
+NEAR = 0.05
+"""Part of the bound that the next steps are aimed above it, where no schedule is nearer."""
 INERTIA = 0.7
 """Weight of the former direction in the next one."""
 ROUNDING = 1e-9
@@ -272,7 +274,9 @@ def ascend(
         norm = sum(float(np.vdot(d, d)) for d in moves)
         if norm == 0:
             break
-        target_s = upper_s if upper_s is not None else best_s + 0.05 * abs(best_s)
+        # A poor schedule would make the steps too long.
+        near_s = best_s + NEAR * abs(best_s)
+        target_s = near_s if upper_s is None else min(upper_s, near_s)
         length = step * max(target_s - value_s, 1e-6 * abs(value_s)) / relaxation.tick_s / norm
         prices = Rows(
             *(
