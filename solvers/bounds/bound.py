@@ -20,7 +20,9 @@ class Bound:
     explanation : str
         How it is known, for a reader.
     multipliers : dict of str to ndarray
-        What it can be computed from again: prices per class, stage and tick for ``lagrangian``.
+        What it can be computed from again: prices per class, stage and tick for ``lagrangian``
+        (and per group for ``anchored lagrangian``), per task for ``columns``, and the stage and
+        the beginnings of bursts for ``assignment``.
     """
 
     seconds: float

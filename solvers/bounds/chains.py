@@ -1,4 +1,4 @@
-"""Every task's cheapest chain under prices of GPUs and memory, by dynamic programming.
+"""Every task's cheapest chain under prices of what it uses, by dynamic programming.
 
 With prices per class, stage and tick the tasks come apart, but for the closed loop: a chain waits
 where that is cheaper, pays for the ticks it computes and holds memory, and for its response with
@@ -24,7 +24,8 @@ class Chains(NamedTuple):
     ``weight`` and ``penalty`` are per tick of response and for missing ``due``; ``allowed`` [C,T]
     says on which classes a task fits; ``head`` [T] is the earliest start, ``release`` [T] what
     responses count from; ``busy`` [C,T,2S] is how long every operation keeps its GPU, and ``span``
-    [C,T] is at least as long as a chain without waits.
+    [C,T] is at least as long as a chain without waits. ``runs`` and ``holds`` [K,C,T,S] say who is
+    in which clique, see `solvers.bounds.cliques`.
     """
 
     training: npt.NDArray[np.uint8]
@@ -40,16 +41,33 @@ class Chains(NamedTuple):
     held: npt.NDArray[np.float64]
     closing: npt.NDArray[np.int64]
     span: npt.NDArray[np.int64]
+    runs: npt.NDArray[np.uint8]
+    holds: npt.NDArray[np.uint8]
+
+
+class Rows(NamedTuple):
+    """Something per resource, class, stage and tick: prices summed up to a tick, or use.
+
+    ``gpu`` and ``memory`` [C,S,A] are per GPU and MiB, ``clique`` [K,C,S,A] per member of a clique.
+    """
+
+    gpu: npt.NDArray[np.float64]
+    memory: npt.NDArray[np.float64]
+    clique: npt.NDArray[np.float64]
 
 
 class Space(NamedTuple):
     """Scratch of one evaluation, G tasks in the closed loop, A ticks.
 
-    ``cost`` [2S,A]: an operation that starts at a tick, with all that follows; ``best`` [2S+1,A]:
-    the same from a tick on; ``first`` [G,C,A]: a training task that starts at a tick, with all
-    that follow in the loop; ``after`` [G+1,A]: all training from one on, from a tick on.
+    ``run``, ``hold`` [S,A]: prices, summed up to a tick, of a task in cliques while it computes,
+    and of one that holds memory; ``cost`` [2S,A]: an operation that starts at a tick, with all
+    that follows; ``best`` [2S+1,A]: the same from a tick on; ``first`` [G,C,A]: a training task
+    that starts at a tick, with all that follow in the loop; ``after`` [G+1,A]: all training from
+    one on, from a tick on.
     """
 
+    run: npt.NDArray[np.float64]
+    hold: npt.NDArray[np.float64]
     cost: npt.NDArray[np.float64]
     best: npt.NDArray[np.float64]
     first: npt.NDArray[np.float64]
@@ -72,20 +90,39 @@ def highest(chains: Chains, task: int, horizon: int, ticks: int) -> int:
 
 
 @inlined
+def blend(chains: Chains, space: Space, prices: Rows, kind: int, task: int, ticks: int) -> None:
+    """Fill `space.run` and `space.hold` for one task on one class."""
+    low = index(chains.head[task])
+    for s in range(prices.gpu.shape[1]):
+        held = chains.held[kind, task, s]
+        for t in range(low, ticks):
+            space.run[s, t] = 0.0
+            space.hold[s, t] = held * prices.memory[kind, s, t]
+        for k in range(prices.clique.shape[0]):
+            if chains.holds[k, kind, task, s]:
+                for t in range(low, ticks):
+                    space.hold[s, t] += prices.clique[k, kind, s, t]
+            if chains.runs[k, kind, task, s]:
+                for t in range(low, ticks):
+                    space.run[s, t] += prices.clique[k, kind, s, t]
+
+
+@inlined
 def price_chain(
-    chains: Chains, space: Space, gpu: Any, memory: Any, kind: int, task: int, high: int, after: int
+    chains: Chains, space: Space, prices: Rows, kind: int, task: int, high: int, after: int
 ) -> None:
     """Fill `space.cost` and `space.best` for one task on one class.
 
     Parameters
     ----------
-    gpu, memory : ndarray, shape (C, S, A)
-        Prices summed up to each tick.
+    prices : Rows
+        Summed up to each tick.
     high : int
         First tick that is of no interest.
     after : int
         Row of `space.after` that the end of the chain hands over to; −1 for none.
     """
+    gpu = prices.gpu
     stages, ticks = gpu.shape[1], min(high, gpu.shape[2])
     trains = chains.training[task] == 1
     count = 2 * stages if trains else stages
@@ -93,6 +130,7 @@ def price_chain(
     weight, release = chains.weight[task], chains.release[task]
     due, penalty = chains.due[task], chains.penalty[task]
     closing = chains.closing[kind] if trains else 0
+    blend(chains, space, prices, kind, task, ticks)
     for t in range(low, ticks):
         value = weight * (t + closing - release)
         if t + closing > due:
@@ -102,23 +140,24 @@ def price_chain(
         space.best[count, t] = value
     for k in range(count - 1, -1, -1):
         s = index(stage_of(k, stages))
-        held = chains.held[kind, task, s]
         length, busy = index(chains.length[kind, task, k]), index(chains.busy[kind, task, k])
         next_after = index(length + (chains.pause[kind, task, k] if k + 1 < count else 0))
         if not trains:
-            starts, ends = held, held
+            starts, ends = 1.0, 1.0
         elif k < stages:
-            starts, ends = held, 0.0
+            starts, ends = 1.0, 0.0
         else:
-            starts, ends = 0.0, held
+            starts, ends = 0.0, 1.0
         until = max(ticks - max(next_after, busy), low)
         # Two loops, since the first one has no step that waits for another.
         for t in range(low, until):
             space.cost[k, t] = (
                 gpu[kind, s, t + busy]
                 - gpu[kind, s, t]
-                + ends * memory[kind, s, t + length]
-                - starts * memory[kind, s, t]
+                + space.run[s, t + length]
+                - space.run[s, t]
+                + ends * space.hold[s, t + length]
+                - starts * space.hold[s, t]
                 + space.best[k + 1, t + next_after]
             )
         smallest = inf
@@ -131,14 +170,12 @@ def price_chain(
 
 
 @inlined
-def walk(
-    chains: Chains, space: Space, used: Any, stored: Any, kind: int, task: int, start: int
-) -> int:
-    """Add what a priced chain uses of GPUs and memory, as differences; return its end.
+def walk(chains: Chains, space: Space, use: Rows, kind: int, task: int, start: int) -> int:
+    """Add what a priced chain uses, as differences; return its end.
 
     Its first operation starts exactly at `start`, the others where it is cheapest.
     """
-    stages = used.shape[1]
+    stages = use.gpu.shape[1]
     trains = chains.training[task] == 1
     count = 2 * stages if trains else stages
     t = start
@@ -147,12 +184,18 @@ def walk(
             t += 1
         s = stage_of(k, stages)
         held, length = chains.held[kind, task, s], chains.length[kind, task, k]
-        used[kind, s, t] += 1
-        used[kind, s, t + chains.busy[kind, task, k]] -= 1
-        if k < stages:
-            stored[kind, s, t] += held
-        if k >= stages or not trains:
-            stored[kind, s, t + length] -= held
+        use.gpu[kind, s, t] += 1
+        use.gpu[kind, s, t + chains.busy[kind, task, k]] -= 1
+        starts, ends = k < stages, k >= stages or not trains
+        if starts:
+            use.memory[kind, s, t] += held
+        if ends:
+            use.memory[kind, s, t + length] -= held
+        for c in range(use.clique.shape[0]):
+            if chains.runs[c, kind, task, s] or (starts and chains.holds[c, kind, task, s]):
+                use.clique[c, kind, s, t] += 1
+            if chains.runs[c, kind, task, s] or (ends and chains.holds[c, kind, task, s]):
+                use.clique[c, kind, s, t + length] -= 1
         t += length
         if k + 1 < count:
             t += chains.pause[kind, task, k]
@@ -161,18 +204,10 @@ def walk(
 
 @inlined
 def follow_loop(
-    chains: Chains,
-    space: Space,
-    gpu: Any,
-    memory: Any,
-    used: Any,
-    stored: Any,
-    loop: Any,
-    mode: int,
-    horizon: int,
+    chains: Chains, space: Space, prices: Rows, use: Rows, loop: Any, mode: int, horizon: int
 ) -> float:
     """Return the cost of the closed loop's chain of chains; add what it uses."""
-    classes, ticks = gpu.shape[0], gpu.shape[2]
+    classes, ticks = prices.gpu.shape[0], prices.gpu.shape[2]
     count = loop.size
     for t in range(ticks):
         space.after[count, t] = 0.0
@@ -184,7 +219,7 @@ def follow_loop(
             for t in range(ticks):
                 space.first[g, kind, t] = inf
             if chains.allowed[kind, task]:
-                price_chain(chains, space, gpu, memory, kind, task, high, after)
+                price_chain(chains, space, prices, kind, task, high, after)
                 length = chains.length[kind, task, 0]
                 known = high - chains.span[kind, task] - 1
                 for t in range(chains.head[task], ticks):
@@ -212,42 +247,30 @@ def follow_loop(
                 t += 1
         high = ticks if mode == SYNC else highest(chains, task, horizon, ticks)
         after = g + 1 if mode == SYNC else -1
-        price_chain(chains, space, gpu, memory, chosen, task, high, after)
+        price_chain(chains, space, prices, chosen, task, high, after)
         start = t if mode == SYNC else min(t, high - chains.span[chosen, task] - 1)
-        end = walk(chains, space, used, stored, chosen, task, start)
+        end = walk(chains, space, use, chosen, task, start)
         t = end if mode == SYNC else t + chains.length[chosen, task, 0]
     return float(space.after[0, 0])
 
 
 def relaxed(
-    chains: Chains,
-    space: Space,
-    gpu: Any,
-    memory: Any,
-    used: Any,
-    stored: Any,
-    loop: Any,
-    mode: int,
-    horizon: int,
+    chains: Chains, space: Space, prices: Rows, use: Rows, loop: Any, mode: int, horizon: int
 ) -> float:
     """Return the cost of all tasks under prices; fill what they use, as differences by tick.
 
     Parameters
     ----------
-    gpu, memory : ndarray, shape (C, S, A)
-        Prices summed up to each tick.
-    used, stored : ndarray, shape (C, S, A)
-        Filled: changes of GPUs in use and MiB held.
+    prices : Rows
+        Summed up to each tick.
+    use : Rows
+        Zeros, to which the changes of what is in use are added.
     loop : ndarray of int
         Training tasks in the order of the closed loop; empty when releases are open.
     horizon : int
         First tick from which on all prices are zero.
     """
-    classes, stages, ticks = gpu.shape
-    for kind in range(classes):
-        for s in range(stages):
-            for t in range(ticks):
-                used[kind, s, t], stored[kind, s, t] = 0.0, 0.0
+    classes, _, ticks = prices.gpu.shape
     total = 0.0
     for task in range(chains.training.size):
         if chains.training[task] and mode != OPEN:
@@ -256,16 +279,16 @@ def relaxed(
         high = highest(chains, task, horizon, ticks)
         for kind in range(classes):
             if chains.allowed[kind, task]:
-                price_chain(chains, space, gpu, memory, kind, task, high, -1)
+                price_chain(chains, space, prices, kind, task, high, -1)
                 if space.best[0, chains.head[task]] < cheapest:
                     cheapest, chosen = space.best[0, chains.head[task]], kind
         if classes > 1:
-            price_chain(chains, space, gpu, memory, chosen, task, high, -1)
+            price_chain(chains, space, prices, chosen, task, high, -1)
         start = chains.head[task]
         while space.cost[0, start] > space.best[0, start]:
             start += 1
-        walk(chains, space, used, stored, chosen, task, start)
+        walk(chains, space, use, chosen, task, start)
         total += cheapest
     if loop.size:
-        total += follow_loop(chains, space, gpu, memory, used, stored, loop, mode, horizon)
+        total += follow_loop(chains, space, prices, use, loop, mode, horizon)
     return total

@@ -13,6 +13,7 @@ import numpy as np
 from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.engine.books import ASYNC, OPEN, SYNC
 from lemix_opt.schedule import BACKWARD, FORWARD
+from solvers.bounds.chains import Rows
 from solvers.bounds.lagrangian import Relaxation
 from solvers.exact.readout import Key
 
@@ -34,7 +35,11 @@ class _Task:
 
 
 def windows(
-    relaxation: Relaxation, gpu: FloatArray, memory: FloatArray, upper_s: float
+    relaxation: Relaxation,
+    gpu: FloatArray,
+    memory: FloatArray,
+    clique: FloatArray,
+    upper_s: float,
 ) -> dict[Key, tuple[int, int]]:
     """Return first and last start of every operation in schedules that cost at most `upper_s`.
 
@@ -43,6 +48,7 @@ def windows(
     relaxation : Relaxation
         Built from an instance on its time grid.
     gpu, memory : ndarray, shape (C, S, horizon)
+    clique : ndarray, shape (K, C, S, horizon)
         Prices, such as the multipliers of a `lagrangian` bound.
     upper_s : float
         Value of a known schedule in the terms of the relaxation.
@@ -52,22 +58,20 @@ def windows(
     dict of (task, phase, stage) to (int, int)
         In ticks; empty windows never occur for the starts of schedules that are good enough.
     """
-    run = _Windows(relaxation, gpu, memory)
+    run = _Windows(relaxation, Rows(gpu, memory, clique))
     spare_s = upper_s - run.value_s + ALLOWANCE * max(abs(upper_s), abs(run.value_s))
     return run.within(spare_s / relaxation.tick_s)
 
 
 class _Windows:
-    def __init__(self, relaxation: Relaxation, gpu: FloatArray, memory: FloatArray) -> None:
+    def __init__(self, relaxation: Relaxation, prices: Rows) -> None:
         self.r, self.chains = relaxation, relaxation.chains
-        self.value_s = relaxation.value_s(gpu, memory)
-        self.classes, self.stages, _ = gpu.shape
-        pad = ((0, 0), (0, 0), (1, relaxation.ticks - relaxation.horizon - 1))
-        self.gpu, self.memory = (
-            np.pad(np.cumsum(prices, axis=2), pad, mode="constant") for prices in (gpu, memory)
-        )
-        for total in (self.gpu, self.memory):
-            total[:, :, relaxation.horizon + 1 :] = total[:, :, relaxation.horizon, None]
+        self.value_s = relaxation.value_s(*prices)
+        self.classes, self.stages, _ = prices.gpu.shape
+        self.prices = relaxation.rows(relaxation.ticks)
+        for price, total in zip(prices, self.prices, strict=True):
+            np.cumsum(price, axis=-1, out=total[..., 1 : relaxation.horizon + 1])
+            total[..., relaxation.horizon + 1 :] = total[..., relaxation.horizon, None]
 
     def _task(self, kind: int, i: int, after: FloatArray | None) -> _Task:
         """Price a chain; `after` is what its end hands over to."""
@@ -87,13 +91,15 @@ class _Windows:
         for k in range(count - 1, -1, -1):
             s = k if k < stages else 2 * stages - 1 - k
             busy, length = int(chains.busy[kind, i, k]), int(chains.length[kind, i, k])
-            held = chains.held[kind, i, s]
-            starts = held if k < stages else 0.0
-            ends = held if k >= stages or not trains else 0.0
+            gpu, clique = self.prices.gpu[kind, s], self.prices.clique[:, kind, s]
+            hold = chains.held[kind, i, s] * self.prices.memory[kind, s]
+            hold += chains.holds[:, kind, i, s] @ clique
+            with_memory = chains.runs[:, kind, i, s] @ clique
+            starts, ends = k < stages, k >= stages or not trains
             until = ticks - max(busy, int(steps[k]))
             t = np.arange(max(until, 0))
-            run[k, t] = self.gpu[kind, s, t + busy] - self.gpu[kind, s, t]
-            run[k, t] += ends * self.memory[kind, s, t + length] - starts * self.memory[kind, s, t]
+            run[k, t] = gpu[t + busy] - gpu[t] + with_memory[t + length] - with_memory[t]
+            run[k, t] += ends * hold[t + length] - starts * hold[t]
             rest[k, t] = run[k, t] + follows[t + steps[k]]
             follows = _from(rest[k])
         return _Task(run, rest, steps)
