@@ -14,13 +14,23 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from solvers.bounds.front import lower_bound, start_windows
+from solvers.bounds.warm import compile_bounds
 from solvers.exact.cpsat import CpSat
+from solvers.exact.limits import Limits
 from solvers.incumbent import Incumbent, OnSolution
-from solvers.search.anneal import Anneal, Search
+from solvers.lns.windows import Options, improve
+from solvers.search.anneal import Anneal
+from solvers.search.rebuild import rebuild
+from solvers.search.search import Search
+from solvers.search.warm import compile_search
 
 FIRST, BOUNDED, ALONE = 0.05, 0.5, 0.35
-"""Parts of the time limit by which the first annealing and the bound end; with one worker the
-annealing ends at `ALONE` and the bound so much later."""
+"""Parts of the time limit by which rebuilding and the bound end; with one worker annealing and
+windows end at `ALONE` and the bound so much later."""
+ANNEALED = 0.7
+"""Part of what is left for the search that the annealing takes; windows take the rest."""
+LEAST_TASKS, PATIENCE = 31, 100
+"""Tasks from which on windows are searched, and how many without gain end them."""
 PLANS_PER_OPERATION = 3000
 """Plans of one annealing, which small instances get long before the time is over."""
 PLANS, EVALUATIONS = 500, 20
@@ -62,6 +72,8 @@ class Portfolio:
         A deterministic limit is cpsat's; annealing and bounds get their parts of it, one after the
         other, so that the clock decides nothing.
         """
+        compile_search()
+        compile_bounds()
         best = Incumbent(instance, objective, on_solution)
         if initial is not None:
             best.offer(initial)
@@ -105,9 +117,11 @@ class _Run:
         search = self.search = Search(best, self.halt)
         search.begin()
         side_by_side = self.solver.workers > 1 and self.limit is None
-        self._anneal(FIRST if side_by_side else ALONE)
-        if side_by_side and instance.tasks and not best.proven:
-            self.thread = threading.Thread(target=self._anneal_on, daemon=True)
+        self._rebuild(FIRST)
+        if not side_by_side:
+            self._improve(ALONE)
+        elif instance.tasks and not best.proven:
+            self.thread = threading.Thread(target=self._improve_on, daemon=True)
             self.thread.start()
         if best.proven:
             return
@@ -144,25 +158,41 @@ class _Run:
     def _offer(self, schedule: Schedule, value: Value) -> None:
         self.best.offer(schedule)
 
-    def _anneal(self, until: float) -> None:
-        """Anneal once, until a part of the time limit at most."""
+    def _rebuild(self, until: float) -> None:
         assert self.search is not None
-        size = self.search.work.training.size + int(self.search.work.training.sum())
-        plans = PLANS_PER_OPERATION * size * self.best.instance.cluster.stages
-        defaults = Anneal()
-        self.search.cool(
+        seconds = np.inf if self.limit is not None else until * self.time_limit_s
+        plans = np.inf if self.limit is None else until * PLANS * self.limit
+        rebuild(self.search, self.rng, until_s=seconds, plans=plans)
+
+    def _improve(self, until: float) -> None:
+        """Anneal once, then search windows, until a part of the time limit at most."""
+        search, limit, instance = self.search, self.limit, self.best.instance
+        assert search is not None
+        size = search.work.training.size + int(search.work.training.sum())
+        plans: float = PLANS_PER_OPERATION * size * instance.cluster.stages
+        left_s = until * self.time_limit_s - self.best.elapsed_s
+        defaults, large = Anneal(), instance.tasks >= LEAST_TASKS
+        search.cool(
             self.rng,
-            until_s=until * self.time_limit_s if self.limit is None else np.inf,
-            plans=plans if self.limit is None else min(PLANS * self.limit, plans),
+            until_s=self.best.elapsed_s + (ANNEALED if large else 1.0) * left_s
+            if limit is None
+            else np.inf,
+            plans=plans if limit is None else min(PLANS * limit, plans),
             hot=defaults.hot,
             cold=defaults.cold,
         )
+        if large:
+            seconds = until * self.time_limit_s - self.best.elapsed_s
+            deterministic = None if limit is None else (1 - ANNEALED) * limit
+            limits = Limits(np.inf if limit is not None else seconds, deterministic)
+            improve(search, Options(), limits, self.rng, seed=self.seed, patience=PATIENCE)
 
-    def _anneal_on(self) -> None:
-        """Anneal again and again until the time limit; `failure` keeps what goes wrong."""
+    def _improve_on(self) -> None:
+        """Improve again and again until the time limit; `failure` keeps what goes wrong."""
         try:
             while not self.halt.is_set() and self.best.elapsed_s < self.time_limit_s:
-                self._anneal(1.0)
+                self._improve(1.0)
+                self._rebuild(1.0)
         except BaseException as failure:  # the caller's thread raises it
             self.failure = failure
 

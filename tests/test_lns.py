@@ -36,8 +36,8 @@ from solvers.lns.neighbourhoods import NEIGHBOURHOODS, around
 from solvers.lns.scene import Scene
 from solvers.lns.state import State, state_of, view_of
 from solvers.lns.window import search_window
-from solvers.search.anneal import Search
 from solvers.search.plan import decoded
+from solvers.search.search import Search
 
 LEVELS = Objective(
     makespan=1,

@@ -25,7 +25,7 @@ from lemix_opt import Cluster, Costs, Instance, Objective, Schedule, Workload
 from lemix_opt.result import Value
 from lemix_opt.validation import validate
 from solvers import solve
-from solvers.search.anneal import Search
+from solvers.search.search import Search
 
 
 @settings(max_examples=25, deadline=None)

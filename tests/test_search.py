@@ -23,8 +23,8 @@ from lemix_opt.validation import validate
 from solvers import solve
 from solvers.exact.data import tick_data
 from solvers.incumbent import Incumbent
-from solvers.search.anneal import Search, Steps
 from solvers.search.plan import Plan, decoded, plan_of
+from solvers.search.search import Search, Steps
 
 
 def shuffled(instance: Instance, rng: np.random.Generator) -> Plan:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray, IntArray, floats, whole
-from lemix_opt.engine import simulate
-from lemix_opt.engine.jit import called
-from lemix_opt.errors import LemixError
+from lemix_opt.checks import floats, whole
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result
-from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
-from solvers.exact.data import TickData, tick_data
-from solvers.exact.readout import schedule_from
+from lemix_opt.schedule import Schedule
 from solvers.incumbent import Incumbent, OnSolution
-from solvers.registry import POLICIES
-from solvers.search.decode import Board, Work, board_of
-from solvers.search.moves import DRAWS, anneal
-from solvers.search.plan import Plan, by_release, decoded, plan_of, work_of
-from solvers.search.snapshots import snapshots_of
+from solvers.search.rebuild import rebuild
+from solvers.search.search import Search
+from solvers.search.warm import compile_search
 
-STEPS, WORK = 1024, 2 * 10**5
-"""Steps between two looks at the clock, fewer of them where plans are long."""
-START_POLICIES = ("budget", "shortest-response", "lemix")
+REBUILDING = 0.1
+"""Part of the limit by which rebuilding ends."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +32,14 @@ class Anneal:
     ----------
     workers : int, default 1
         Accepted for all solvers; one thread is used.
-    hot : float, default 0.6
+    hot : float, default 0.4
         First temperature, in parts of the mean cost of a task in the schedule it starts from.
     cold : float, default 3e-5
         Last temperature, in parts of the whole cost of that schedule.
     """
 
     workers: int = 1
-    hot: float = 0.6
+    hot: float = 0.4
     cold: float = 3e-5
 
     def __post_init__(self) -> None:
@@ -69,158 +59,21 @@ class Anneal:
         on_solution: OnSolution | None = None,
     ) -> Result:
         """Improve `initial`, or what policies find; `deterministic_limit` counts decoded plans."""
+        compile_search()
         best = Incumbent(instance, objective, on_solution)
         if initial is not None:
             best.offer(initial)
         note = ""
+        until_s = time_limit_s if deterministic_limit is None else math.inf
+        plans = math.inf if deterministic_limit is None else deterministic_limit
         try:
-            search = Search(best)
+            search, rng = Search(best), np.random.default_rng(seed)
             search.begin()
-            search.cool(
-                np.random.default_rng(seed),
-                until_s=time_limit_s if deterministic_limit is None else math.inf,
-                plans=math.inf if deterministic_limit is None else deterministic_limit,
-                hot=self.hot,
-                cold=self.cold,
-            )
+            rebuild(search, rng, until_s=REBUILDING * until_s, plans=REBUILDING * plans)
+            search.cool(rng, until_s=until_s, plans=plans, hot=self.hot, cold=self.cold)
         except KeyboardInterrupt:
             note = "interrupted"
         parameters = {"hot": self.hot, "cold": self.cold, "time_limit_s": time_limit_s}
         if best.schedule is None:
             note = note or "rounding memory to MiB leaves some task no node"
         return best.result("anneal", seed, parameters, note or "annealing proves nothing")
-
-
-class Search:
-    """Plans for one instance, decoded and improved; schedules go to an incumbent.
-
-    Parameters
-    ----------
-    best : Incumbent
-        What is improved.
-    halt : threading.Event, optional
-        Ends annealing when it is set.
-    """
-
-    def __init__(self, best: Incumbent, halt: threading.Event | None = None) -> None:
-        self.best, self.instance = best, best.instance
-        self.halt = threading.Event() if halt is None else halt
-        self.data: TickData = tick_data(self.instance, bound=False)
-        self.work: Work = work_of(self.instance, self.data, best.objective)
-        self.board: Board = board_of(self.work)
-        self.allowed = np.all(self.data.held <= self.data.room[:, None, :], axis=2)
-        self.plan: Plan | None = None
-        self.cost = math.inf
-
-    @property
-    def possible(self) -> bool:
-        """Whether every task fits on some node."""
-        return bool(np.all(np.any(self.allowed, axis=0)))
-
-    def begin(self) -> None:
-        """Start from the best of the incumbent, policies, and all tasks in order of release."""
-        if not self.possible:
-            return
-        self.follow_best()
-        for name in START_POLICIES:
-            try:
-                schedule = simulate(self.instance, POLICIES.create(name))
-            except LemixError:
-                continue
-            if schedule.complete:
-                self.try_plan(plan_of(self.instance, schedule))
-        for first in (False, True):
-            self.try_plan(by_release(self.instance, self.allowed, requests_first=first))
-
-    def follow_best(self) -> None:
-        """Take over the incumbent where somebody else has improved it."""
-        if self.best.schedule is not None:
-            self.try_plan(plan_of(self.instance, self.best.schedule))
-
-    def try_plan(self, plan: Plan) -> None:
-        """Decode a plan; keep it if it is better."""
-        if not np.all(self.allowed[plan.place, np.arange(self.instance.tasks)]):
-            return
-        cost = decoded(self.work, self.board, plan)
-        if cost < self.cost:
-            self.plan, self.cost = plan, cost
-            self.best.offer(self.read())
-
-    def read(self) -> Schedule:
-        """Return the schedule on the board."""
-        plan, stages = self.plan, self.instance.cluster.stages
-        assert plan is not None
-        starts = {}
-        for i in range(self.instance.tasks):
-            row = self.board.start[i].tolist()
-            for s in range(stages):
-                starts[i, FORWARD, s] = row[s]
-                if self.work.training[i]:
-                    starts[i, BACKWARD, s] = row[stages + s]
-        return schedule_from(self.instance, plan.place, starts)
-
-    def cool(
-        self,
-        rng: np.random.Generator,
-        *,
-        until_s: float = math.inf,
-        plans: float = math.inf,
-        hot: float,
-        cold: float,
-    ) -> None:
-        """Anneal from the best plan until a time of the run or for so many decoded plans."""
-        if self.plan is None or self.instance.tasks == 0:
-            return
-        self.follow_best()
-        begin_s, begin_cost = self.best.elapsed_s, self.cost
-        falls = min(cold * self.instance.tasks / hot, 1.0)
-        state = Steps(self.plan, self.cost, self.work)
-        done, part = 0, 0.0
-        while part < 1.0 and not self.best.proven and not self.halt.is_set():
-            heat = hot * begin_cost / self.instance.tasks * falls**part
-            done += state.take(self, rng, heat)
-            if state.best_cost < self.cost:
-                self.try_plan(Plan(state.best_order.copy(), state.best_place.copy()))
-            spent_s = self.best.elapsed_s - begin_s
-            part = max(spent_s / max(until_s - begin_s, 1e-9), done / plans)
-
-
-class Steps:
-    """Steps from a plan, and what the compiled ones change."""
-
-    def __init__(self, plan: Plan, cost: float, work: Work) -> None:
-        size = 2 * work.forward.shape[2] * work.training.size
-        self.snapshots = snapshots_of(work)
-        self.order: IntArray = np.stack([plan.order, plan.order])
-        self.where: IntArray = np.zeros((2, size), dtype=np.int64)
-        self.where[:, plan.order] = np.arange(plan.order.size)
-        self.place = plan.place.copy()
-        self.best_order, self.best_place = plan.order.copy(), plan.place.copy()
-        self.costs: FloatArray = np.array([cost, cost])
-        self.each = max(8, min(STEPS, WORK // max(plan.order.size, 1)))
-
-    @property
-    def plan(self) -> Plan:
-        """The present plan."""
-        return Plan(self.order[0].copy(), self.place.copy())
-
-    @property
-    def cost(self) -> float:
-        """What it costs, in ticks."""
-        return float(self.costs[0])
-
-    @property
-    def best_cost(self) -> float:
-        """What the best plan so far costs, in ticks."""
-        return float(self.costs[1])
-
-    def take(self, search: Search, rng: np.random.Generator, heat: float) -> int:
-        """Take some steps at one temperature; return how many plans were decoded."""
-        arguments: tuple[Any, ...] = (
-            *(search.work, search.board, self.snapshots, search.allowed),
-            *(self.order, self.place, self.where),
-            *(self.best_order, self.best_place, rng.random((self.each, DRAWS)), self.costs),
-            heat,
-        )
-        # Every step counts a little, so that a search without legal moves ends as well.
-        return int(called(anneal, *arguments)) + 1

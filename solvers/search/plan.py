@@ -118,30 +118,14 @@ def plan_of(instance: Instance, schedule: Schedule) -> Plan:
     return Plan(order, schedule.node.copy())
 
 
-def by_release(instance: Instance, allowed: BoolArray, *, requests_first: bool = False) -> Plan:
-    """Return all tasks in order of release, each chain at once, on nodes in turn.
-
-    Parameters
-    ----------
-    requests_first : bool, default False
-        Whether training fits itself into what all requests leave.
-    """
-    work, stages = instance.workload, instance.cluster.stages
+def by_release(instance: Instance) -> list[IntArray]:
+    """Return all tasks in order of release, and with the requests before all training."""
+    work = instance.workload
     release = work.release_s.copy()
     if instance.release_mode != "open":
-        training = np.flatnonzero(work.is_training)
-        release[training] = np.maximum.accumulate(release[training])
-    chains = []
-    behind = work.is_training & requests_first
-    for i in np.lexsort((release, behind)).tolist():
-        length = 2 * stages if work.is_training[i] else stages
-        chains.append(2 * stages * i + np.arange(length))
-    order = np.concatenate(chains) if chains else np.zeros(0, dtype=np.int64)
-    nodes = instance.cluster.nodes
-    turns = (np.arange(instance.tasks)[:, None] + np.arange(nodes)) % nodes
-    fits = np.take_along_axis(allowed.T, turns, axis=1)
-    first = np.argmax(fits, axis=1) if instance.tasks else np.zeros(0, dtype=np.int64)
-    return Plan(order, turns[np.arange(instance.tasks), first])
+        release[work.is_training] = np.maximum.accumulate(release[work.is_training])
+    behind = [np.zeros(instance.tasks, dtype=np.bool_), work.is_training]
+    return [np.lexsort((release, last)) for last in behind]
 
 
 def decoded(work: Work, board: Board, plan: Plan) -> float:

@@ -26,10 +26,14 @@ class Snapshots(NamedTuple):
     valid: npt.NDArray[np.int64]
 
 
+def boards_of(work: Work, count: int) -> Board:
+    """Return so many boards: the fields of one with a leading axis."""
+    return Board(*(np.zeros((count, *a.shape), dtype=a.dtype) for a in board_of(work)))
+
+
 def snapshots_of(work: Work) -> Snapshots:
     """Return room for snapshots, none of them valid."""
-    boards = Board(*(np.zeros((SNAPSHOTS, *a.shape), dtype=a.dtype) for a in board_of(work)))
-    return Snapshots(boards, np.zeros(1, dtype=np.int64))
+    return Snapshots(boards_of(work, SNAPSHOTS), np.zeros(1, dtype=np.int64))
 
 
 @inlined
@@ -39,9 +43,8 @@ def position(index: int, size: int) -> int:
 
 
 @inlined
-def taken(snapshots: Snapshots, index: int) -> Board:
-    """Return one of the boards."""
-    b = snapshots.boards
+def taken(b: Board, index: int) -> Board:
+    """Return one of many boards."""
     return Board(
         *(b.begin[index], b.stop[index], b.intervals[index]),
         *(b.moment[index], b.level[index], b.moments[index], b.behind[index]),
@@ -105,7 +108,7 @@ def decode(
         index -= 1
     if index:
         at = position(index - 1, size)
-        copy_board(taken(snapshots, index - 1), board)
+        copy_board(taken(snapshots.boards, index - 1), board)
     else:
         clear(work, board)
     while at < size:
@@ -116,7 +119,7 @@ def decode(
         if not put_down(work, board, order, place, at, stop, limit):
             return inf
         if missing:
-            copy_board(board, taken(snapshots, index))
+            copy_board(board, taken(snapshots.boards, index))
             index += 1
             snapshots.valid[0] = index
         at = stop
