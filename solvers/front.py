@@ -65,7 +65,8 @@ def solve(
     objective : Objective, default makespan
         What is minimised.
     time_limit_s : float, default 60
-        Wall seconds, model building included; policies ignore it.
+        Wall seconds, model building included, but not the first compilation after an installation;
+        policies ignore it.
     deterministic_limit : float, optional
         Limit in the solver's own deterministic time units.
     seed : int, default 0

@@ -24,9 +24,11 @@ from solvers.search.rebuild import rebuild
 from solvers.search.search import Search
 from solvers.search.warm import compile_search
 
-FIRST, BOUNDED, ALONE = 0.05, 0.5, 0.35
-"""Parts of the time limit by which rebuilding and the bound end; with one worker annealing and
-windows end at `ALONE` and the bound so much later."""
+FIRST, ALONE = 0.05, 0.35
+"""Parts of the time limit by which rebuilding ends, and with one worker annealing and windows."""
+BOUNDED, LARGE, BOUNDED_LARGE = 0.5, 60, 0.9
+"""Part of the time limit that the bound takes at most, tasks from which on cpsat has no hope of a
+better one, and the part that it takes then."""
 ANNEALED = 0.7
 """Part of what is left for the search that the annealing takes; windows take the rest."""
 LEAST_TASKS, PATIENCE = 31, 100
@@ -41,9 +43,10 @@ PLANS, EVALUATIONS = 500, 20
 class Portfolio:
     """All ways to a schedule and to a bound, anytime.
 
-    Policies and annealing give schedules, `lower_bound` and `cpsat` prove. With two workers or
-    more annealing goes on in a thread of its own beside the bound and cpsat, which starts from the
-    best schedule; with one they take turns. Ctrl-C returns the best so far.
+    Policies, beam search, annealing and windows give schedules, `lower_bound` and `cpsat` prove.
+    With two workers or more the search for schedules goes on in a thread of its own beside the
+    bound and, for more than a few tasks, beside cpsat, which starts from the best schedule; with
+    one they take turns. Ctrl-C returns the best so far.
 
     Parameters
     ----------
@@ -84,9 +87,7 @@ class Portfolio:
         except KeyboardInterrupt:
             run.note = "interrupted"
         finally:
-            run.halt.set()
-            if run.thread is not None:
-                run.thread.join()
+            run.end_search()
         if run.failure is not None:
             raise run.failure
         return run.result()
@@ -125,19 +126,24 @@ class _Run:
             self.thread.start()
         if best.proven:
             return
-        share = (BOUNDED if side_by_side else ALONE + BOUNDED) * self.time_limit_s
+        share = BOUNDED if instance.tasks < LARGE else BOUNDED_LARGE
+        share = share if side_by_side else min(ALONE + share, BOUNDED_LARGE)
+        left_s = share * self.time_limit_s - best.elapsed_s
         bound = lower_bound(
             instance,
             best.objective,
-            np.inf if self.limit is not None else max(share - best.elapsed_s, 0.0),
+            np.inf if self.limit is not None else max(left_s, 0.0),
             upper_s=best.first_value if best.schedule is not None else None,
             evaluations=np.inf if self.limit is None else EVALUATIONS * self.limit,
         )
         best.raise_bound(bound.seconds)
+        if instance.tasks < LEAST_TASKS:
+            # What annealing finds of small instances it has found by now.
+            self.end_search()
         left_s = self.time_limit_s - best.elapsed_s
         if best.proven or left_s <= 0:
             return
-        workers = max(self.solver.workers - side_by_side, 1)
+        workers = self.solver.workers - (self.thread is not None)
         initial = best.schedule
         windows = {}
         if initial is not None:
@@ -195,6 +201,13 @@ class _Run:
                 self._rebuild(1.0)
         except BaseException as failure:  # the caller's thread raises it
             self.failure = failure
+
+    def end_search(self) -> None:
+        """End the thread that improves schedules."""
+        self.halt.set()
+        if self.thread is not None:
+            self.thread.join()
+        self.thread = None
 
     def wait(self) -> None:
         """Leave the annealing its time, unless everything is proven."""
