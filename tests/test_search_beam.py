@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_instances import EVERY_TERM, MODES, REGULAR, random_instance, tiny
 
+from lemix_opt import Cluster, Costs, Instance, Workload
 from lemix_opt.validation import validate
 from solvers.incumbent import Incumbent
 from solvers.search.beam import grown
-from solvers.search.plan import Plan, by_release, decoded
+from solvers.search.plan import Plan, by_release, decoded, in_turn
 from solvers.search.rebuild import rebuild
 from solvers.search.search import Search
 
@@ -64,3 +65,20 @@ def test_rebuilding_never_loses_and_repeats_itself(seed: int, mode: str) -> None
         assert search.cost <= before
         costs.append(search.cost)
     assert costs[0] == costs[1]
+
+
+def test_too_many_tasks_for_a_beam_go_to_nodes_in_turn() -> None:
+    instance = random_instance(5, "async", False)
+    search = Search(Incumbent(instance, REGULAR))
+    plan = in_turn(instance, search.allowed, by_release(instance)[1])
+    assert search.try_plan(plan)
+    assert np.all(search.allowed[plan.place, np.arange(instance.tasks)])
+    tasks = 6000
+    many = Instance(
+        Cluster(1, 1, 1.0),
+        Workload([0] * tasks, np.zeros(tasks), 1, 8),
+        Costs(np.ones((1, tasks, 1)), 0.0, 0.0, 0.0),
+    )
+    large = Search(Incumbent(many, REGULAR))
+    assert grown(large.work, large.allowed, by_release(many)[0]) is None
+    assert large.try_plan(in_turn(many, large.allowed, by_release(many)[0]))

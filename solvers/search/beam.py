@@ -11,11 +11,13 @@ from lemix_opt.checks import BoolArray, IntArray
 from lemix_opt.engine.books import OPEN, SYNC
 from lemix_opt.engine.jit import called, inlined
 from solvers.search.decode import MODE, NEVER, Board, Work, board_of, clear, put_down
-from solvers.search.plan import Plan
+from solvers.search.plan import Plan, whole_tasks
 from solvers.search.snapshots import boards_of, copy_board, taken
 
 WIDTH = 16
-"""Partial schedules that are kept."""
+"""Partial schedules that are kept, fewer of them where tasks are many."""
+EFFORT = 2.5e7
+"""Nodes × tasks² × width of one beam search at most, which takes about half a second."""
 
 
 def grown(work: Work, allowed: BoolArray, sequence: IntArray) -> Plan | None:
@@ -31,17 +33,17 @@ def grown(work: Work, allowed: BoolArray, sequence: IntArray) -> Plan | None:
     Returns
     -------
     Plan or None
-        None where some task found no place.
+        None where some task found no place, or tasks are too many to look at this way.
     """
     nodes, tasks, stages = work.forward.shape
-    chain = 2 * stages
-    count = np.where(work.training[sequence] == 1, chain, stages)
-    parts = [chain * i + np.arange(k) for i, k in zip(sequence, count, strict=True)]
-    order = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
-    place = np.zeros((2 * WIDTH, tasks), dtype=np.int64)
+    width = int(min(WIDTH, EFFORT / max(nodes * tasks * tasks, 1)))
+    if width < 1:
+        return None
+    order = whole_tasks(work.training == 1, stages, sequence)
+    place = np.zeros((2 * width, tasks), dtype=np.int64)
     arguments = (
-        *(work, board_of(work), boards_of(work, 2 * WIDTH), np.ascontiguousarray(allowed)),
-        *(sequence, order, place, np.zeros((WIDTH, nodes)), np.zeros(nodes * WIDTH)),
+        *(work, board_of(work), boards_of(work, 2 * width), np.ascontiguousarray(allowed)),
+        *(sequence, order, place, np.zeros((width, nodes)), np.zeros(width)),
     )
     if not called(grow, *arguments):
         return None
@@ -88,8 +90,8 @@ def grow(
     Parameters
     ----------
     boards : Board
-        Scratch with a leading axis of 2·WIDTH: two generations, as the rows of `place`.
-    scores, kept : ndarray, shape (WIDTH, N) and (N·WIDTH,)
+        Scratch with a leading axis of twice the width: two generations, as the rows of `place`.
+    scores, kept : ndarray, shape (width, N) and (width,)
         Scratch.
     """
     nodes, stages = allowed.shape[0], work.forward.shape[2]

@@ -128,6 +128,22 @@ def by_release(instance: Instance) -> list[IntArray]:
     return [np.lexsort((release, last)) for last in behind]
 
 
+def whole_tasks(training: BoolArray, stages: int, sequence: IntArray) -> IntArray:
+    """Return the order of operations that has whole tasks in a sequence."""
+    operation = 2 * stages * sequence[:, None] + np.arange(2 * stages)
+    exists = training[sequence, None] | (np.arange(2 * stages) < stages)
+    return operation[exists]
+
+
+def in_turn(instance: Instance, allowed: BoolArray, sequence: IntArray) -> Plan:
+    """Return whole tasks in a sequence, on nodes in turn; every task has to fit somewhere."""
+    nodes = np.arange(instance.cluster.nodes)
+    turns = (np.arange(instance.tasks)[:, None] + nodes) % nodes.size
+    first = np.take_along_axis(allowed.T, turns, axis=1).argmax(axis=1)
+    order = whole_tasks(instance.workload.is_training, instance.cluster.stages, sequence)
+    return Plan(order, turns[np.arange(instance.tasks), first])
+
+
 def decoded(work: Work, board: Board, plan: Plan) -> float:
     """Fill the board with a plan; return its cost in ticks, infinity where it cannot be done."""
     arguments = (work, board, plan.order.copy(), plan.place.copy())

@@ -20,7 +20,7 @@ from solvers.registry import POLICIES
 from solvers.search.beam import grown
 from solvers.search.decode import Board, Work, board_of
 from solvers.search.moves import DRAWS, anneal
-from solvers.search.plan import Plan, by_release, decoded, plan_of, work_of
+from solvers.search.plan import Plan, by_release, decoded, in_turn, plan_of, work_of
 from solvers.search.snapshots import snapshots_of
 
 STEPS, WORK = 1024, 2 * 10**5
@@ -68,8 +68,7 @@ class Search:
                 self.try_plan(plan_of(self.instance, schedule))
         for sequence in by_release(self.instance):
             plan = grown(self.work, self.allowed, sequence)
-            if plan is not None:
-                self.try_plan(plan)
+            self.try_plan(in_turn(self.instance, self.allowed, sequence) if plan is None else plan)
 
     def follow_best(self) -> None:
         """Take over the incumbent where somebody else has improved it."""
