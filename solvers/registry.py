@@ -36,5 +36,6 @@ SOLVERS: Registry[Any] = Registry(
         "lns": "solvers.lns.solver:Lns",
         "milp": "solvers.milp.solver:Milp",
         "portfolio": "solvers.portfolio:Portfolio",
+        "reoptimise": "solvers.reoptimise:Reoptimise",
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lemix_opt.instance import Instance
 
 MIB = 2.0**20
 HORIZON_LIMIT = 2**50
+_BY_TASK = ("forward", "backward", "hop", "held")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class TickData:
     release: IntArray
     horizon: int
     exact: bool
+
+    def take(self, tasks: IntArray) -> TickData:
+        """Return the data of some tasks, in the order given."""
+        columns = {name: getattr(self, name)[:, tasks] for name in _BY_TASK}
+        return replace(self, **columns, release=self.release[tasks])
 
 
 def tick_data(instance: Instance, *, bound: bool) -> TickData:

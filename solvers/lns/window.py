@@ -77,7 +77,7 @@ def search_window(
     tasks = np.sort(np.concatenate([free, kept]))
     rest, release, horizon = rest_of(scene, data, objective, tasks, kept)
     own = instance.window(tasks)
-    part = _part(data, tasks, release, horizon)
+    part = replace(data.take(tasks), release=release, horizon=horizon)
     model = build(own, part, PARTS, horizon=horizon, check=limits.check, rest=rest)
     stated = levels(own, model, objective, PARTS, bound=False)
     starts = starts_by_key(instance, state.start, tasks)
@@ -107,18 +107,6 @@ def search_window(
     best = merged(state, tasks, *heard[-1]) if heard else None
     proven = found.status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
     return Window(best, proven, found.interrupted)
-
-
-def _part(data: TickData, tasks: IntArray, release: IntArray, horizon: int) -> TickData:
-    return replace(
-        data,
-        forward=data.forward[:, tasks],
-        backward=data.backward[:, tasks],
-        hop=data.hop[:, tasks],
-        held=data.held[:, tasks],
-        release=release,
-        horizon=horizon,
-    )
 
 
 def _read(model: Model, value: Callable[[Any], int]) -> tuple[IntArray, dict[Key, int]]:
