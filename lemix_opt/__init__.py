@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lemix_opt.cluster import Cluster
 from lemix_opt.contention import Contention
+from lemix_opt.cost_model import CostModel
 from lemix_opt.costs import Costs
 from lemix_opt.errors import LemixError
 from lemix_opt.generated import Generated, Iterations
@@ -47,6 +48,7 @@ __all__ = [
     "Cluster",
     "CompiledPolicy",
     "Contention",
+    "CostModel",
     "Costs",
     "Defer",
     "Event",

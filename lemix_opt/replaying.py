@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lemix_opt.checks import FloatArray, choice
+from lemix_opt.cost_model import CostModel, mixed_costs
 from lemix_opt.engine import simulate
 from lemix_opt.engine.follow import chain_of, follow
-from lemix_opt.errors import FieldError, UnsupportedError
+from lemix_opt.errors import FieldError
 from lemix_opt.evaluation import Score, evaluate
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Policy
@@ -30,7 +31,7 @@ class Outcome:
     score : Score
         Its metrics.
     truth : {"recorded", "profile", "synthetic"}
-        Where the actual costs come from, as in the trace.
+        Where the costs come from, as in the trace; ``synthetic`` where a model predicts them.
     provenance : str
         Source and assumptions behind the actual costs.
     end_shift_s : ndarray, shape (T,), or None
@@ -49,8 +50,8 @@ def replay(
     trace: Trace,
     policy_or_schedule: Policy | Schedule,
     timing: str = "order",
-    time_model: object | None = None,
-    memory_model: object | None = None,
+    time_model: CostModel | None = None,
+    memory_model: CostModel | None = None,
     seed: int = 0,
 ) -> Outcome:
     """Execute a policy or a schedule under the actual costs of a trace.
@@ -71,8 +72,9 @@ def replay(
     timing : {"order", "planned"}, default "order"
         Start every operation of a schedule as early as possible, or also not before its planned
         start. On the costs it was made with, "planned" reproduces a schedule exactly.
-    time_model, memory_model : None
-        Reserved for actual costs out of predictors.
+    time_model, memory_model : CostModel, optional
+        Predict the seconds, or the bytes, that tasks take in place of those of the trace. The same
+        decisions under predicted costs measure the predictor.
     seed : int, default 0
         Seed of the generator handed to a policy.
 
@@ -84,21 +86,14 @@ def replay(
     Raises
     ------
     UnsupportedError
-        For rules that are not executed, or if a model is given.
+        For rules that are not executed.
     FieldError
-        If the schedule does not fit the instance.
+        If the schedule does not fit the instance, or a model is none.
     LemixError
         If the orders of the GPUs, the chains and the closed loop wait for each other in a cycle.
     """
     choice("timing", timing, TIMINGS)
-    for name, model in (("time_model", time_model), ("memory_model", memory_model)):
-        if model is not None:
-            raise UnsupportedError(
-                "replay takes its actual costs from the trace only",
-                where=name,
-                expected="None",
-                hint="Build a Trace whose actual costs come from the model",
-            )
+    trace = _predicted(trace, time_model, memory_model)
     instance, shift = trace.instance, None
     if isinstance(policy_or_schedule, Schedule):
         plan = policy_or_schedule
@@ -120,6 +115,25 @@ def replay(
         executed = simulate(instance, policy_or_schedule, actual=trace.actual, seed=seed)
     score = evaluate(instance, executed)
     return Outcome(executed, score, trace.truth, trace.provenance, shift)
+
+
+def _predicted(trace: Trace, time_model: CostModel | None, memory_model: CostModel | None) -> Trace:
+    """Return the trace with costs out of models, which say so."""
+    given = {"times": time_model, "memory": memory_model}
+    models = {what: model for what, model in given.items() if model is not None}
+    for what, model in models.items():
+        if not isinstance(model, CostModel):
+            raise FieldError(
+                f"a {type(model).__name__}",
+                where="time_model" if what == "times" else "memory_model",
+                expected="an object with costs(instance), such as predictors.TraceCostModel",
+            )
+    if not models:
+        return trace
+    actual = mixed_costs(trace.instance, trace.actual, time_model, memory_model)
+    said = "; ".join(f"{what} predicted by {model}" for what, model in models.items())
+    text = f"{said}; everything else: {trace.truth}, {trace.provenance}"
+    return Trace(trace.instance, actual, "synthetic", text, trace.schedule)
 
 
 def _check(instance: Instance, plan: Schedule) -> None:

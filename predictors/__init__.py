@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ReferenceTimeModel,
         TimeModel,
     )
+    from predictors.trace_costs import TraceCostModel
 
 # scikit-learn takes a second to import, so that names load where they are used.
 _PLACES = {
@@ -34,6 +35,7 @@ _PLACES = {
     "MemoryModel": "memory",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
+    "TraceCostModel": "trace_costs",
     "load_calibration": "calibration",
     "estimate_costs": "estimate",
     "expected_loss": "loss_curve",
@@ -58,6 +60,7 @@ __all__ = [
     "MemoryModel",
     "ReferenceTimeModel",
     "TimeModel",
+    "TraceCostModel",
     "estimate_costs",
     "expected_loss",
     "load_calibration",
