@@ -14,6 +14,7 @@ from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
+from solvers.bounds.bound import Bound
 from solvers.bounds.front import lower_bound, start_windows
 from solvers.bounds.warm import compile_bounds
 from solvers.exact.cpsat import CpSat
@@ -41,6 +42,11 @@ LEAST_TASKS, PATIENCE = 31, 100
 """Tasks from which on windows are searched, and how many without gain end them."""
 PLANS_PER_OPERATION = 3000
 """Plans of one annealing, which small instances get long before the time is over."""
+SMALL, QUICK = 20, 0.6
+"""Tasks up to which cpsat tries a proof ahead of everything else, and the part of the time limit by
+which it gives up and the bound gets its time."""
+QUICK_PLANS_PER_OPERATION, QUICK_EVALUATIONS = 300, 250
+"""Plans and evaluations of the Lagrangian ahead of that."""
 PLANS, EVALUATIONS = 500, 20
 """Decoded plans and evaluations of the Lagrangian per unit of a deterministic limit."""
 
@@ -127,6 +133,10 @@ class _Run:
         search = self.search = Search(best, self.halt)
         search.begin()
         side_by_side = self.solver.workers > 1 and self.limit is None
+        if 0 < instance.tasks <= SMALL and self.limit is None:
+            self._quick_proof()
+            if best.proven:
+                return
         self._rebuild(FIRST)
         if not side_by_side:
             self._improve(ALONE)
@@ -153,18 +163,40 @@ class _Run:
         if best.proven or left_s <= 0:
             return
         workers = self.solver.workers - (self.thread is not None)
-        windows: Windows = {}
-        if best.schedule is not None:
-            windows = start_windows(instance, best.objective, bound, best.first_value)
-        self._prove(workers, windows)
+        self._prove(workers, self._windows(bound))
 
-    def _prove(self, workers: int, windows: Windows) -> None:
+    def _quick_proof(self) -> None:
+        """Search and bound as briefly as pays for an instance that cpsat may prove at once."""
+        best, search = self.best, self.search
+        assert search is not None
+        size = search.work.training.size + int(search.work.training.sum())
+        plans = QUICK_PLANS_PER_OPERATION * size * best.instance.cluster.stages
+        until_s, defaults = FIRST * self.time_limit_s, Anneal()
+        search.cool(self.rng, until_s=until_s, plans=plans, hot=defaults.hot, cold=defaults.cold)
+        bound = lower_bound(
+            best.instance,
+            best.objective,
+            max(QUICK * self.time_limit_s - best.elapsed_s, 0.0),
+            upper_s=best.first_value if best.schedule is not None else None,
+            evaluations=QUICK_EVALUATIONS,
+        )
+        best.raise_bound(bound.seconds)
+        if not best.proven and best.elapsed_s < QUICK * self.time_limit_s:
+            self._prove(self.solver.workers, self._windows(bound), QUICK)
+
+    def _windows(self, bound: Bound) -> Windows:
+        best = self.best
+        if best.schedule is None:
+            return {}
+        return start_windows(best.instance, best.objective, bound, best.first_value)
+
+    def _prove(self, workers: int, windows: Windows, until: float = 1.0) -> None:
         """Let cpsat search what is left, from the best schedule on."""
         best = self.best
         self.exact = CpSat(workers=workers, windows=windows).solve(
             best.instance,
             best.objective,
-            time_limit_s=self.time_limit_s - best.elapsed_s,
+            time_limit_s=until * self.time_limit_s - best.elapsed_s,
             deterministic_limit=self.limit,
             seed=self.seed,
             initial=best.schedule,
