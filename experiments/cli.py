@@ -65,7 +65,7 @@ def solve(
 ) -> None:
     """Solve one instance; exit code 1 when it is infeasible or nothing was found."""
     import instances
-    from instances.trace_files import write_schedule
+    from instances.schedule_files import write_schedule
     from lemix_opt.objective import Objective
     from solvers import solve as run
 
@@ -98,7 +98,7 @@ def simulate(
 ) -> None:
     """Run a policy on an instance and print its score; exit code 1 on violations."""
     import instances
-    from instances.trace_files import write_schedule
+    from instances.schedule_files import write_schedule
     from lemix_opt.engine import simulate as run
     from lemix_opt.evaluation import evaluate
     from lemix_opt.validation import validate
