@@ -22,6 +22,7 @@ SPANS = {
     "name": TEXT,
     "node": INT,
     "stage": INT,
+    "device": INT,
     "start_s": FLOAT,
     "end_s": FLOAT,
     "bytes": FLOAT,
