@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from experiments.cli_options import Json, show
@@ -33,7 +34,7 @@ def import_recording(
     from instances.trace_files import read_recording, write_trace
     from lemix_opt.recording import Recording
 
-    given = dict(_option(text) for text in option or [])
+    given = dict(_option(reader, text) for text in option or [])
     if len(files) > 1 and reader in RECORDINGS and reader != "kineto":
         raise FieldError(
             f"{len(files)} files", where=reader, expected="one; only kineto's are ranks of one run"
@@ -48,15 +49,25 @@ def import_recording(
     show(_timelines(read_recording(out)), as_json)
 
 
-def _option(text: str) -> tuple[str, Any]:
-    """Split ``name=value``; a value that is no JSON is text."""
+def _option(reader: str, text: str) -> tuple[str, Any]:
+    """Split ``name=value``; texts and files are taken as they stand, all else is JSON."""
+    from instances.readers import READERS
+
     name, equals, value = text.partition("=")
     if not equals:
         raise FieldError(f"{text!r}", where="--set", expected="name=value")
-    try:
-        return name, json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
+    wanted = inspect.signature(READERS.factory(reader)).parameters.get(name)
+    if wanted is None or isinstance(wanted.default, str):
         return name, value
+    try:
+        found = msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FieldError(
+            f"{value[:60]!r} ({error})", where=f"--set {name}", expected="a number or a JSON object"
+        ) from None
+    if isinstance(wanted.default, int | float) and type(found) not in (int, float):
+        raise FieldError(f"{value[:60]!r}", where=f"--set {name}", expected="a number")
+    return name, found
 
 
 def trace(
@@ -101,8 +112,10 @@ def _provenance(said: Any) -> dict[str, Any]:
 
 
 def _timelines(recording: Any) -> dict[str, Any]:
-    """Counts and spans of a recording, for people."""
+    """Return counts and times of a recording, for people."""
     import numpy as np
+
+    from instances.recordings.steps import steps_of
 
     lines = _provenance(recording.provenance)
     spans, requests, samples = recording.spans, recording.requests, recording.samples
@@ -114,6 +127,12 @@ def _timelines(recording: Any) -> dict[str, Any]:
             mine = spans["phase"] == phase
             name = f"  {phase or '(no phase)'}"
             lines[name] = f"{int(mine.sum())}, {lengths[mine].sum():.6g} s in all"
+        for row in steps_of(spans) if "step" in spans["phase"].tolist() else ():
+            name = f"  rank {row.pop('rank'):.0f} step {row.pop('step'):.0f}"
+            name += f" device {row.pop('device'):.0f}"
+            lines[name] = ", ".join(
+                f"{key[:-2]} {1e3 * value:.2f} ms" for key, value in row.items()
+            )
     if requests.rows:
         ends = np.append(requests["last_token_s"], requests["queued_s"])
         lines["requests"] = (

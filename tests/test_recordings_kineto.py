@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured_data import DATA, needs_data
 
-from instances.recordings.kineto import merge, read_kineto, steps_of
+from instances.recordings.kineto import read_kineto
+from instances.recordings.steps import merge, steps_of
 from lemix_opt import LemixError
 
 

@@ -95,8 +95,9 @@ def _check_order(path: Source, logged: Table) -> None:
         ):
             if bad.any():
                 row = int(np.argmax(bad))
+                request, value = str(logged["request_id"][row]), float(logged[after][row])
                 raise FileFormatError(
-                    f"value {float(logged[after][row])!r} of request {logged['request_id'][row][:40]!r}",
+                    f"value {value!r} of request {request[:40]!r}",
                     where=f"{path}: row {row + 1}: {after}",
                     expected=expected,
                 )
