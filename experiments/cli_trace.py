@@ -1,4 +1,4 @@
-"""Commands on recordings and traces: `lemix import`, `lemix trace`."""
+"""Commands on recordings and traces: `lemix import`, `lemix record`, `lemix trace`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from experiments.cli_options import Json, show
+from experiments.cli_options import Json, Seed, show
 from lemix_opt.errors import FieldError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(name="import")(import_recording)
+    app.command()(record)
     app.command()(trace)
 
 
@@ -68,6 +69,53 @@ def _option(reader: str, text: str) -> tuple[str, Any]:
     if isinstance(wanted.default, int | float) and type(found) not in (int, float):
         raise FieldError(f"{value[:60]!r}", where=f"--set {name}", expected="a number")
     return name, found
+
+
+def record(
+    out: Annotated[Path, typer.Option(help="Trace file to write.")],
+    tasks: Annotated[int, typer.Option(help="Tasks, training included.")] = 60,
+    training_share: Annotated[float, typer.Option(help="Training / all tasks.")] = 0.3,
+    rate: Annotated[float, typer.Option(help="Requests per second (Poisson).")] = 3.0,
+    batch: Annotated[int, typer.Option(help="Rows of every task.")] = 4,
+    longest: Annotated[int, typer.Option(help="Cut sequences to so many tokens.")] = 256,
+    nodes: Annotated[int, typer.Option(help="Replicas.")] = 1,
+    stages: Annotated[int, typer.Option(help="Pipeline stages of a replica.")] = 2,
+    hidden: Annotated[int, typer.Option(help="Width of the model.")] = 128,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    layers: Annotated[int, typer.Option(help="Layers of the whole model.")] = 8,
+    vocabulary: Annotated[int, typer.Option(help="Tokens known.")] = 1024,
+    release_mode: Annotated[str, typer.Option(help="async or sync.")] = "async",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads of a stage on a processor.")] = 1,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline of transformer stages for real and write its trace (needs PyTorch)."""
+    from experiments.recorder.recorder import Settings
+    from experiments.recorder.recorder import record as run
+    from instances.trace_files import write_trace
+
+    found = run(
+        Settings(
+            tasks=tasks,
+            training_share=training_share,
+            rate_per_s=rate,
+            batch=batch,
+            longest=longest,
+            nodes=nodes,
+            stages=stages,
+            hidden=hidden,
+            heads=heads,
+            layers=layers,
+            vocabulary=vocabulary,
+            release_mode=release_mode,
+            device=device,
+            threads=threads,
+            seed=seed,
+        )
+    )
+    write_trace(found, out)
+    trace(out, as_json)
 
 
 def trace(

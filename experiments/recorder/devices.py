@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,8 +14,6 @@ from lemix_opt.errors import FieldError, MissingExtraError
 
 def torch_or_error() -> Any:
     """Return PyTorch, or raise `MissingExtraError` that says how to get it."""
-    # Without it the profiler, which measures memory, writes two lines for every operation.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     try:
         import torch
     except ImportError as error:
@@ -40,7 +36,8 @@ class Processor:
 
     how_timed = "perf_counter_ns around every call"
     how_measured = (
-        "allocations and frees that PyTorch's profiler reports, in untimed runs of the same shapes"
+        "storages that PyTorch's operators make and free, without scratch memory inside them, in "
+        "untimed runs of the same shapes"
     )
 
     def __init__(self, torch: Any, threads: int) -> None:
@@ -62,25 +59,11 @@ class Processor:
 
     def measured(self, work: Callable[[], Any]) -> tuple[Any, int, int]:
         """Return the result of some work, the most bytes it took at once, and those it kept."""
-        profiler = self.torch.profiler
-        with profiler.profile(
-            activities=[profiler.ProfilerActivity.CPU], profile_memory=True
-        ) as found:
+        from experiments.recorder.watch import MemoryWatch
+
+        with MemoryWatch() as watch:
             made = work()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "memory.json"
-            found.export_chrome_trace(str(path))
-            events = json.loads(path.read_bytes())["traceEvents"]
-        steps = sorted(
-            (event["ts"], row, event["args"]["Bytes"])
-            for row, event in enumerate(events)
-            if event.get("name") == "[memory]"
-        )
-        now = peak = 0
-        for _, _, size in steps:
-            now += size
-            peak = max(peak, now)
-        return made, peak, max(now, 0)
+            return made, watch.peak, watch.now
 
     def memory_bytes(self) -> int:
         """Memory of the machine."""

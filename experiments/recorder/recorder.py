@@ -30,11 +30,11 @@ class Settings:
 
     Parameters
     ----------
-    tasks : int, default 40
+    tasks : int, default 60
         Tasks, training ones included.
     training_share : float, default 0.3
         Training tasks / all tasks.
-    rate_per_s : float, default 4
+    rate_per_s : float, default 3
         Requests per second, Poisson.
     batch : int, default 4
         Rows of every task.
@@ -59,9 +59,9 @@ class Settings:
         If a value is out of range.
     """
 
-    tasks: int = 40
+    tasks: int = 60
     training_share: float = 0.3
-    rate_per_s: float = 4.0
+    rate_per_s: float = 3.0
     batch: int = 4
     longest: int = 256
     nodes: int = 1
@@ -186,6 +186,7 @@ def _run_once(
     given: Any = None
 
     def step(phase: int, s: int, work: Any) -> Any:
+        replica[s].enter()
         made, peak, left = replica[s].measured(work)
         peaks[task, phase, s] = peak
         most[s] = max(most[s], float(kept[s] + peak))
