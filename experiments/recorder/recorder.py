@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -231,4 +232,14 @@ def _provenance(settings: Settings, places: list[list[Any]], torch: Any) -> Prov
         source += "; a stage's memory is an equal part of the machine's"
     tools = {**versions(), "torch": str(torch.__version__), "system": platform.system()}
     clock = f"{device.how_timed}; 0 = start of the run, times rounded to 2^-30 s"
-    return Provenance("recorded", source, clock, tools)
+    return Provenance("recorded", source, clock, tools, warnings=_load())
+
+
+def _load() -> tuple[str, ...]:
+    """Say how busy the machine was, where its system tells."""
+    if not hasattr(os, "getloadavg"):
+        return ()
+    return (
+        f"{os.getloadavg()[0]:.1f} threads on average wanted one of the machine's "
+        f"{os.cpu_count()} cores in the minute of the run, others' included",
+    )
