@@ -184,13 +184,14 @@ def load(name: str) -> Table:
     if not wanted.reader:
         readable = sorted(n for n, d in datasets().items() if d.reader)
         raise UnsupportedError(f"dataset {name!r} has no reader yet", expected=", ".join(readable))
-    found = READERS.create(wanted.reader, path=fetch(wanted).path)
-    if not isinstance(found, Table):
+    if wanted.reader in RECORDINGS:
         raise UnsupportedError(
             f"dataset {name!r} is a recording",
             expected="a table",
-            hint=f"Read its file with READERS.create({wanted.reader!r}, path=...)",
+            hint="Read it with instances.datasets.load_recording",
         )
+    found = READERS.create(wanted.reader, path=fetch(wanted).path)
+    assert isinstance(found, Table)
     return found
 
 
