@@ -101,7 +101,7 @@ def read_kineto(
     ----------
     path : path-like or sequence of path-like
         ``.json`` or ``.json.gz``; several files are ranks of one run.
-    max_bytes, max_objects : int, default 2**28 and 2**22
+    max_bytes, max_objects : int, default 2**28 and 2**21
         Largest content of a file, decompressed, and most JSON objects in it.
 
     Returns

@@ -89,7 +89,7 @@ def read_otlp(
         ``bytes``. A span without the attribute is unknown there.
     phases : mapping of str to str, optional
         Phase by the name of a span; a span that is not named has no phase.
-    max_bytes, max_objects : int, default 2**28 and 2**22
+    max_bytes, max_objects : int, default 2**28 and 2**21
         Largest content, decompressed, and most JSON objects in it.
 
     Raises

@@ -17,7 +17,7 @@ MAX_BYTES = 2**28
 """Largest content of one file that is read, after decompression."""
 MAX_TEXT_BYTES = 2**26
 """The same for text that is read row by row, which takes up to about twenty times as much."""
-MAX_OBJECTS = 2**22
+MAX_OBJECTS = 2**21
 """Most JSON objects of one file; each takes up to about 400 bytes of memory."""
 SHOWN = 5
 """Warnings of one kind that are written out."""
