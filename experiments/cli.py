@@ -17,6 +17,7 @@ from experiments import (
     cli_replay,
     cli_study,
     cli_sweep,
+    cli_trace,
 )
 from experiments.cli_options import Json, Seed, show
 from lemix_opt.errors import InfeasibleError, LemixError
@@ -73,7 +74,7 @@ def solve(
 ) -> None:
     """Solve one instance; exit code 1 when it is infeasible or nothing was found."""
     import instances
-    from instances.trace_files import write_schedule
+    from instances.schedule_files import write_schedule
     from lemix_opt.objective import Objective
     from solvers import solve as run
 
@@ -106,7 +107,7 @@ def simulate(
 ) -> None:
     """Run a policy on an instance and print its score; exit code 1 on violations."""
     import instances
-    from instances.trace_files import write_schedule
+    from instances.schedule_files import write_schedule
     from lemix_opt.engine import simulate as run
     from lemix_opt.evaluation import evaluate
     from lemix_opt.validation import validate
@@ -124,7 +125,17 @@ def simulate(
         raise typer.Exit(1)
 
 
-for part in (cli_bench, cli_compare, cli_data, cli_explain, cli_replay, cli_study, cli_sweep):
+_PARTS = (
+    cli_bench,
+    cli_compare,
+    cli_data,
+    cli_explain,
+    cli_replay,
+    cli_study,
+    cli_sweep,
+    cli_trace,
+)
+for part in _PARTS:
     part.register(app)
 
 

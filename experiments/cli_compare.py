@@ -94,14 +94,18 @@ def compare(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo-output"),
+    trace: Annotated[
+        Path | None, typer.Option(help="Recorded trace; the package's own by default.")
+    ] = None,
+    nodes: Annotated[int, typer.Option(help="Nodes like the recorded ones.")] = 2,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
-    """Run the main job on what the package carries: generated arrivals, synthetic truth."""
-    from experiments.study import Study
+    """Run the main job on a recording that the package carries."""
+    from experiments.demo import demo_problem, packaged
 
-    study = Study(load=0.9, tasks=96)
-    _run(study, None, ("cpsat", 20.0, None), 8, jobs, out, as_json)
+    problem = demo_problem(packaged() if trace is None else trace, whole("nodes", nodes, minimum=1))
+    _run(problem, None, ("cpsat", 20.0, None), 8, jobs, out, as_json)
 
 
 def _run(

@@ -27,7 +27,7 @@ def validate(
 ) -> None:
     """Check a schedule against every rule of its instance; exit code 1 on violations."""
     import instances
-    from instances.trace_files import read_schedule
+    from instances.schedule_files import read_schedule
     from lemix_opt.graph import explain as path_of
     from lemix_opt.validation import validate as check
 
@@ -56,7 +56,8 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Replay a schedule, or run a policy, under the actual costs of a trace."""
-    from instances.trace_files import read_schedule, read_trace, write_schedule
+    from instances.schedule_files import read_schedule, write_schedule
+    from instances.trace_files import read_trace
     from lemix_opt.replaying import replay as run
     from solvers.registry import POLICIES
 

@@ -121,7 +121,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     if comparison.windows:
         put("windows.parquet", lambda p: write_parquet(comparison.windows, p, said))
         put("summary.parquet", lambda p: write_parquet(comparison.summary, p, said))
-    put("trace.json.gz", lambda p: write_trace(trace, p))
+    put("trace.zip", lambda p: write_trace(trace, p))
     truth = comparison.problem.head["truth"]
     for name, schedule in comparison.schedules.items():
         put(

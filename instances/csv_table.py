@@ -38,6 +38,8 @@ class Column:
         Whether the minimum itself is refused.
     missing : tuple of str, default ()
         The source's own codes for a missing value; they become NaN and are counted.
+    optional : bool, default False
+        Whether a file may lack the column; the table then lacks it too.
     """
 
     name: str
@@ -46,10 +48,15 @@ class Column:
     minimum: float = 0.0
     positive: bool = False
     missing: tuple[str, ...] = ()
+    optional: bool = False
 
 
 def read_csv(
-    path: str | os.PathLike[str], name: str, columns: tuple[Column, ...], source: str
+    path: str | os.PathLike[str],
+    name: str,
+    columns: tuple[Column, ...],
+    source: str,
+    max_bytes: int = MAX_BYTES,
 ) -> Table:
     """Read a CSV file (gzip by its ending) whose header has exactly the given columns.
 
@@ -63,6 +70,8 @@ def read_csv(
         What the header and the cells must be.
     source : str
         Origin and licence, kept with the table.
+    max_bytes : int, default 2**28
+        Largest content accepted, after decompression.
 
     Raises
     ------
@@ -70,7 +79,7 @@ def read_csv(
         Naming file, line and column, what was found and what was expected.
     """
     path = Path(path)
-    content = read_content(path, "a CSV file", MAX_BYTES)
+    content = read_content(path, "a CSV file", max_bytes)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -83,6 +92,7 @@ def read_csv(
     try:
         header = next(reader, [])
         _check_header(path, header, columns)
+        columns = tuple(c for c in columns if c.name in header)
         for row in reader:
             if len(row) != len(header):
                 raise FileFormatError(
@@ -121,7 +131,7 @@ def _check_header(path: Path, header: list[str], columns: tuple[Column, ...]) ->
                 where=f"{path}:1",
                 hint=suggest(name, wanted),
             )
-    for name in wanted:
+    for name in (c.name for c in columns if not c.optional):
         if name not in header:
             raise FileFormatError(
                 f"missing column {name!r}", where=f"{path}:1", expected=", ".join(wanted)

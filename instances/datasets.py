@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from instances.readers import READERS
+from instances.readers import READERS, RECORDINGS
 from lemix_opt.errors import DatasetError, UnsupportedError, unknown
+from lemix_opt.recording import Recording
 from lemix_opt.table import Table
 
 VARIABLE = "LEMIX_DATA"
@@ -183,4 +184,35 @@ def load(name: str) -> Table:
     if not wanted.reader:
         readable = sorted(n for n, d in datasets().items() if d.reader)
         raise UnsupportedError(f"dataset {name!r} has no reader yet", expected=", ".join(readable))
-    return READERS.create(wanted.reader, path=fetch(wanted).path)
+    if wanted.reader in RECORDINGS:
+        raise UnsupportedError(
+            f"dataset {name!r} is a recording",
+            expected="a table",
+            hint="Read it with instances.datasets.load_recording",
+        )
+    found = READERS.create(wanted.reader, path=fetch(wanted).path)
+    assert isinstance(found, Table)
+    return found
+
+
+def load_recording(name: str) -> Recording:
+    """Read a recorded run by the name of its dataset, downloading it when it is missing.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no dataset of that name.
+    DatasetError
+        If its file cannot be had.
+    UnsupportedError
+        If it is no recording, or has no reader.
+    FileFormatError
+        If its content is not what its reader expects.
+    """
+    wanted = dataset(name)
+    if wanted.reader not in RECORDINGS:
+        known = sorted(n for n, d in datasets().items() if d.reader in RECORDINGS)
+        raise UnsupportedError(f"dataset {name!r} is no recording", expected=", ".join(known))
+    found = READERS.create(wanted.reader, path=fetch(wanted).path)
+    assert isinstance(found, Recording)
+    return found

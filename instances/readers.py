@@ -1,4 +1,4 @@
-"""Readers of public datasets, by name."""
+"""Readers of public datasets and of recordings, by name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ import numpy as np
 from instances import schemas
 from instances.csv_table import read_csv
 from lemix_opt.errors import FileFormatError
+from lemix_opt.recording import Recording
 from lemix_opt.registry import Registry
 from lemix_opt.table import Table
 
-READERS: Registry[Table] = Registry(
+RECORDINGS = {
+    "kineto": "instances.recordings.kineto:read_kineto",
+    "nvidia-smi": "instances.recordings.nvidia_smi:read_nvidia_smi",
+    "otlp": "instances.recordings.otlp:read_otlp",
+    "timeline": "instances.recordings.timeline:read_timeline",
+    "vllm": "instances.recordings.vllm:read_vllm",
+}
+"""Readers that return a `Recording`; the others return a `Table`."""
+READERS: Registry[Table | Recording] = Registry(
     "reader",
     "lemix_opt.readers",
-    {
+    RECORDINGS
+    | {
         name: f"instances.readers:read_{name}"
         for name in (
             "azure",

@@ -124,3 +124,27 @@ GAVEL_PAIRS = (
     *_measured("steps_per_s1", "steps_per_s2", unit="steps/s", missing=_DOES_NOT_FIT),
     *_measured("rel1", "rel2", unit="", missing=(*_DOES_NOT_FIT, *_EMPTY)),
 )
+
+VLLM_REQUESTS = (
+    *_text("request_id"),
+    *_counts("input_toks", unit="tokens"),
+    Column("output_toks", "int", "tokens"),
+    Column("arrival_time", "float", "s", optional=True),
+    Column("queued_ts", "float", "s"),
+    *(
+        Column(name, "float", "s", missing=_EMPTY)
+        for name in ("scheduled_ts", "first_token_ts", "last_token_ts")
+    ),
+    *(
+        Column(name, "float", "s", missing=_EMPTY, optional=True)
+        for name in ("ttft_s", "queue_s", "decode_s")
+    ),
+)
+VLLM_TIMESERIES = (
+    Column("t", "float", "s"),
+    Column("prompt_throughput", "float", "tokens/s"),
+    Column("gen_throughput", "float", "tokens/s"),
+    Column("running", "int", "requests"),
+    Column("waiting", "int", "requests"),
+    Column("kv_cache_pct", "float", "%"),
+)

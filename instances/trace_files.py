@@ -1,160 +1,113 @@
-"""Trace files and schedule files: versioned JSON beside the instance's own."""
+"""Trace files: tasks, costs, schedule and timelines as Parquet tables in one zip file.
+
+The format is described in ``docs/traces.md``.
+"""
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
 
-from instances.files import (
-    columns_to_plain,
-    costs_from_plain,
-    instance_from_plain,
-    instance_to_plain,
-    located,
-    read_json,
-    same_keys,
-    write_json,
-)
-from lemix_opt.checks import floats
+from instances.files import located
+from instances.table_zip import Columns, TableZip, write_tables
+from instances.trace_header import NAME, Header, header_of
+from instances.trace_header import read_header as header_in
+from instances.trace_tables import problem_tables, read_problem, read_schedule, schedule_tables
 from lemix_opt.errors import FileFormatError, LemixError
-from lemix_opt.generated import Generated, Iterations
-from lemix_opt.schedule import Operations, Schedule
+from lemix_opt.recording import LAYOUTS, Recording, table
 from lemix_opt.trace import Trace
 
-TRACE, SCHEDULE = "lemix-opt trace", "lemix-opt schedule"
-VERSION = 1
-_SCHEDULE_FIELDS = ("node", "end_state", "release_s", "out_of_memory", "operations", "generated")
-_BY_STAGE = ("start_s", "end_s")
+MAX_BYTES = 2**30
+"""Largest trace that is read, decompressed and decoded."""
 
 
-def write_schedule(schedule: Schedule, path: str | os.PathLike[str]) -> None:
-    """Write a schedule; the file appears whole or not at all."""
-    write_json({"format": SCHEDULE, "version": VERSION, **_schedule_to_plain(schedule)}, path)
+def write_trace(content: Trace | Recording, path: str | os.PathLike[str]) -> None:
+    """Write a trace, or a recording alone; the file appears whole or not at all.
 
-
-def read_schedule(path: str | os.PathLike[str]) -> Schedule:
-    """Read a schedule file.
-
-    Raises
-    ------
-    FileFormatError
-        If the file is no schedule file; the message names file and field.
-    LemixError
-        If the schedule itself is refused.
+    Parameters
+    ----------
+    content : Trace or Recording
+        What to write; the same content gives the same bytes.
+    path : path-like
+        Target.
     """
-    return _schedule_from_plain(read_json(path, SCHEDULE, VERSION), Path(path))
+    recording = content if isinstance(content, Recording) else content.recording
+    tables: dict[str, Columns] = {}
+    if isinstance(content, Trace):
+        tables |= problem_tables(content)
+        if content.schedule is not None:
+            tables |= schedule_tables(content.schedule)
+    if recording is not None:
+        tables |= {name: dict(getattr(recording, name)) for name in LAYOUTS}
+    write_tables(path, NAME, header_of(content), tables)
 
 
-def write_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
-    """Write a trace; the file appears whole or not at all."""
-    schedule = trace.schedule
-    plain = {
-        "format": TRACE,
-        "version": VERSION,
-        "truth": trace.truth,
-        "provenance": trace.provenance,
-        "instance": instance_to_plain(trace.instance),
-        "actual": columns_to_plain(trace.actual),
-        "schedule": None if schedule is None else _schedule_to_plain(schedule),
-    }
-    write_json(plain, path)
+def read_header(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Header:
+    """Return what a trace file says about itself, without its tables."""
+    return header_in(_open(path, max_bytes))
 
 
-def read_trace(path: str | os.PathLike[str]) -> Trace:
-    """Read a trace file.
+def read_trace(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Trace:
+    """Read a trace that can be replayed.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    max_bytes : int, default 2**30
+        Largest content accepted, decompressed and decoded.
 
     Raises
     ------
     FileFormatError
-        If the file is no trace file; the message names file and field.
+        If the file is no trace file, or holds timelines only; the message names file and table.
     LemixError
         If instance, costs or schedule are refused.
     """
-    place = Path(path)
-    plain = read_json(path, TRACE, VERSION)
-    same_keys(place, "top level", plain, [f.name for f in fields(Trace)])
-    for name in ("instance", "actual"):
-        _object(place, name, plain[name])
-    instance = instance_from_plain(plain["instance"], place)
-    schedule = plain["schedule"]
-    if schedule is not None:
-        schedule = _schedule_from_plain(_object(place, "schedule", schedule), place)
-    try:
-        actual = costs_from_plain(plain["actual"], plain["instance"], place, "actual")
-        return Trace(instance, actual, plain["truth"], str(plain["provenance"]), schedule)
-    except LemixError as error:
-        raise located(error, place) from None
-
-
-def _object(path: Path, name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
+    archive = _open(path, max_bytes)
+    header = header_in(archive)
+    if header.problem is None:
         raise FileFormatError(
-            f"{type(value).__name__}", where=f"{path}: {name}", expected="an object"
+            "timelines only",
+            where=str(archive.path),
+            expected="a trace with tasks and costs",
+            hint="'lemix trace' prints what is in it",
         )
-    return value
-
-
-def _schedule_to_plain(schedule: Schedule) -> dict[str, Any]:
-    made = schedule.generated
-    release = [None if math.isinf(r) else r for r in schedule.release_s.tolist()]
-    return {
-        "node": schedule.node.tolist(),
-        "end_state": schedule.end_state.tolist(),
-        "release_s": release,
-        "out_of_memory": [list(event) for event in schedule.out_of_memory],
-        "operations": columns_to_plain(schedule.operations),
-        "generated": None if made is None else _generated_to_plain(made),
-    }
-
-
-def _generated_to_plain(made: Generated) -> dict[str, Any]:
-    rows = columns_to_plain(made.iterations)
-    # By stage, so that a table without rows still says how many stages there are.
-    rows |= {name: getattr(made.iterations, name).T.tolist() for name in _BY_STAGE}
-    return columns_to_plain(made) | {"iterations": rows}
-
-
-def _generated_from_plain(plain: dict[str, Any], path: Path) -> Generated:
-    same_keys(path, "generated", plain, [f.name for f in fields(Generated)])
-    rows = dict(_object(path, "generated.iterations", plain["iterations"]))
-    same_keys(path, "generated.iterations", rows, [f.name for f in fields(Iterations)])
-    for name in _BY_STAGE:
-        rows[name] = floats(f"iterations.{name}", rows[name]).T
-    columns = {name: value for name, value in plain.items() if name != "iterations"}
-    for name in ("start_s", "first_token_s", "last_token_s"):
-        if isinstance(columns[name], list):
-            columns[name] = [math.inf if value is None else value for value in columns[name]]
-    return Generated(**columns, iterations=Iterations(**rows))
-
-
-def _schedule_from_plain(plain: dict[str, Any], path: Path) -> Schedule:
-    plain = {"generated": None} | plain
-    same_keys(path, "schedule", plain, list(_SCHEDULE_FIELDS))
-    made = plain["generated"]
-    rows = _object(path, "operations", plain["operations"])
-    same_keys(path, "operations", rows, [f.name for f in fields(Operations)])
-    release, lost = plain["release_s"], plain["out_of_memory"]
-    if not isinstance(release, list):
-        raise FileFormatError("no list", where=f"{path}: release_s", expected="a list of seconds")
+    instance, actual = read_problem(archive, header.problem)
+    said, schedule = header.provenance, None
     try:
-        events = tuple((int(t), int(s), int(n), float(at)) for t, s, n, at in lost)
-    except (TypeError, ValueError):
-        raise FileFormatError(
-            f"{str(lost)[:60]}",
-            where=f"{path}: out_of_memory",
-            expected="a list of [task, stage, node, seconds]",
-        ) from None
-    try:
-        return Schedule(
-            plain["node"],
-            Operations(**rows),
-            plain["end_state"],
-            [math.inf if r is None else r for r in release],  # type: ignore[arg-type]
-            events,
-            None if made is None else _generated_from_plain(_object(path, "generated", made), path),
-        )
+        if header.schedule:
+            stages = instance.cluster.stages
+            schedule = read_schedule(archive, header.generated, instance.tasks, stages)
+        recording = _recording(archive, header) if header.recording else None
+        return Trace(instance, actual, said.truth, said.source, schedule, recording)
     except LemixError as error:
-        raise located(error, path) from None
+        raise located(error, archive.path) from None
+
+
+def read_recording(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Recording:
+    """Read the timelines of a trace file.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is no trace file, or has no timelines, as computed traces.
+    """
+    archive = _open(path, max_bytes)
+    header = header_in(archive)
+    if not header.recording:
+        raise FileFormatError(
+            "no timelines", where=str(archive.path), expected="the trace of a recording"
+        )
+    try:
+        return _recording(archive, header)
+    except LemixError as error:
+        raise located(error, archive.path) from None
+
+
+def _open(path: str | os.PathLike[str], max_bytes: int) -> TableZip:
+    return TableZip(path, "a trace file", max_bytes)
+
+
+def _recording(archive: TableZip, header: Header) -> Recording:
+    tables = {name: table(name, archive.table(name, layout)) for name, layout in LAYOUTS.items()}
+    return Recording(header.provenance, **tables)

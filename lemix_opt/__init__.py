@@ -16,6 +16,7 @@ from lemix_opt.lazy import later
 from lemix_opt.memory_wait import MemoryWait
 from lemix_opt.objective import Objective
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event, Policy
+from lemix_opt.recording import Provenance, Recording
 from lemix_opt.result import Result
 from lemix_opt.schedule import Operations, Schedule
 from lemix_opt.table import Table
@@ -63,6 +64,8 @@ __all__ = [
     "Operations",
     "Outcome",
     "Policy",
+    "Provenance",
+    "Recording",
     "Result",
     "Schedule",
     "Score",

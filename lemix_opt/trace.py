@@ -8,9 +8,8 @@ from lemix_opt.checks import choice
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError
 from lemix_opt.instance import Instance
+from lemix_opt.recording import TRUTHS, Recording
 from lemix_opt.schedule import Schedule
-
-TRUTHS = ("recorded", "profile", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class Trace:
         Source and assumptions behind the actual costs, in words.
     schedule : Schedule, optional
         What was executed, where that is known.
+    recording : Recording, optional
+        What the clocks said, where the actual costs and the schedule were taken from it.
     """
 
     instance: Instance
@@ -36,6 +37,7 @@ class Trace:
     truth: str
     provenance: str
     schedule: Schedule | None = None
+    recording: Recording | None = None
 
     def __post_init__(self) -> None:
         choice("truth", self.truth, TRUTHS)
@@ -46,3 +48,11 @@ class Trace:
                 where="actual.forward_s",
                 expected=f"shape {predicted} as predicted",
             )
+        if self.recording is not None:
+            said = self.recording.provenance
+            if (said.truth, said.source) != (self.truth, self.provenance):
+                raise FieldError(
+                    f"{said.truth}: {said.source[:60]}",
+                    where="recording.provenance",
+                    expected="truth and source of the trace itself",
+                )

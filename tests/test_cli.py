@@ -112,7 +112,7 @@ def test_compare_leaves_a_trace_that_replay_reads(tmp_path: Path) -> None:
     found = json.loads(compared.stdout)
     assert found["head"]["truth"].startswith("synthetic")
     assert {row["name"] for row in found["summary"]} == {"jsq", "lemix", "cpsat"}
-    again = lemix("replay", "found/trace.json.gz", "--policy", "jsq", "--json", cwd=tmp_path)
+    again = lemix("replay", "found/trace.zip", "--policy", "jsq", "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     said = json.loads(again.stdout)
     run = next(row for row in found["run"] if row["name"] == "jsq")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from measured_data import DATA, needs_data
 
 from instances import datasets
-from instances.datasets import Dataset, fetch, load, locate
+from instances.datasets import Dataset, fetch, load, load_recording, locate
 from lemix_opt.errors import DatasetError, UnknownNameError, UnsupportedError
 
 CONTENT = b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n"
@@ -98,7 +99,7 @@ def test_names_are_checked(cache: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'azure_llm_2023_conv'"):
         load("azure_llm_2023_cov")
     with pytest.raises(UnsupportedError, match="no reader yet"):
-        load("a100_ddp_training_rank0")
+        load("aceso_op_times_memory")
 
 
 def test_every_entry_is_complete() -> None:
@@ -109,3 +110,13 @@ def test_every_entry_is_complete() -> None:
         assert bool(entry.address) != bool(entry.recipe), name
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"file": "x", "hash": 1}', type=Dataset)
+
+
+@needs_data
+def test_recordings_are_loaded_by_name_and_are_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    assert load_recording("vllm_rtx4090_llama3_8b_requests").requests.rows == 300
+    with pytest.raises(UnsupportedError, match="is a recording"):
+        load("vllm_rtx4090_llama3_8b_requests")
+    with pytest.raises(UnsupportedError, match="is no recording; expected a100_ddp_training_rank0"):
+        load_recording("azure_llm_2023_conv")

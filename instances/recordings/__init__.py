@@ -1,0 +1,1 @@
+"""Readers of what programs write while they run."""

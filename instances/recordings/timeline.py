@@ -1,0 +1,246 @@
+"""Timelines in plain CSV, with a map of columns given by the caller."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from instances.recordings.clocks import odd_steps, read_stamps
+from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened, text_content
+from lemix_opt.checks import FloatArray, choice
+from lemix_opt.errors import FieldError, FileFormatError, suggest
+from lemix_opt.recording import (
+    FLOAT,
+    INT,
+    LAYOUTS,
+    TEXT,
+    TRUTHS,
+    UNKNOWN,
+    Provenance,
+    Recording,
+    table,
+)
+
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+DURATION = "duration_s"
+"""Stands in the map for ``end_s`` where a file has lengths instead of ends."""
+_NEEDED = {
+    "spans": ("start_s", "end_s"),
+    "requests": ("queued_s",),
+    "samples": ("time_s", "value"),
+}
+
+
+def read_timeline(
+    path: Source,
+    columns: Mapping[str, str],
+    kind: str = "spans",
+    time_unit: str = "s",
+    zone: str = "",
+    truth: str = "recorded",
+    source: str = "a timeline in CSV",
+    max_bytes: int = MAX_TEXT_BYTES,
+) -> Recording:
+    """Read spans, requests or samples from a CSV file with a header.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; columns of it that the map does not name are passed over.
+    columns : mapping of str to str
+        Column of the file by column of `kind`, such as ``{"start_s": "begin", "end_s": "finish"}``;
+        ``duration_s`` may stand for ``end_s``. An empty cell is unknown; starts, ends, times and
+        values must be known.
+    kind : {"spans", "requests", "samples"}, default "spans"
+        Which table the rows make.
+    time_unit : {"s", "ms", "us", "ns", "date"}, default "s"
+        What times are counted in; ``"date"`` for dates with times of day.
+    zone : str, default ""
+        IANA name of the zone of dates without an offset.
+    truth : {"recorded", "profile", "synthetic"}, default "recorded"
+        Where the times come from.
+    source : str
+        What was run, in words.
+    max_bytes : int, default 2**26
+        Largest content, decompressed.
+
+    Raises
+    ------
+    FileFormatError
+        Naming file, line and column.
+    FieldError
+        If the map does not fit the kind.
+    """
+    choice("kind", kind, tuple(LAYOUTS))
+    choice("time_unit", time_unit, (*UNITS, "date"))
+    choice("truth", truth, TRUTHS)
+    _check_map(columns, kind, time_unit)
+    cells, lines = _cells(path, list(dict.fromkeys(columns.values())), max_bytes)
+    layout = LAYOUTS[kind]
+    times = [n for n in columns if n.endswith("_s") and n != DURATION]
+    made: dict[str, Any] = {
+        name: _typed(path, file, cells[file], lines, layout[name], name in _NEEDED[kind])
+        for name, file in columns.items()
+        if name not in times and name != DURATION
+    }
+    seconds, clock = _times(
+        path, {n: columns[n] for n in times}, cells, lines, time_unit, zone, kind
+    )
+    made |= seconds
+    said: list[str] = []
+    if DURATION in columns:
+        file = columns[DURATION]
+        length = np.array(_typed(path, file, cells[file], lines, FLOAT, True)) * UNITS[time_unit]
+        made["end_s"] = made["start_s"] + length
+    first = next(n for n in _NEEDED[kind] if n in made)
+    said += odd_steps(made[first], lines, columns[first], gaps=kind == "samples")
+    if kind == "spans":
+        made, more = _forward_only(made, lines)
+        said += more
+    provenance = Provenance(truth, source, clock, inputs=hashes([path]), warnings=tuple(said))
+    return Recording(provenance, **{kind: table(kind, made)})
+
+
+def _check_map(columns: Mapping[str, str], kind: str, time_unit: str) -> None:
+    known = (*LAYOUTS[kind], *([DURATION] if kind == "spans" else []))
+    if not isinstance(columns, Mapping):
+        raise FieldError(f"{columns!r}"[:60], where="columns", expected="a map of columns")
+    for name, file in columns.items():
+        if name not in known:
+            raise FieldError(f"unknown column {name!r}", where="columns", hint=suggest(name, known))
+        if not isinstance(file, str):
+            raise FieldError(f"{file!r}", where=f"columns.{name}", expected="a column of the file")
+    if DURATION in columns and ("end_s" in columns or time_unit == "date"):
+        raise FieldError(
+            DURATION, where="columns", expected="'end_s' or 'duration_s', and no dates with it"
+        )
+    for name in _NEEDED[kind]:
+        if name not in columns and not (name == "end_s" and DURATION in columns):
+            raise FieldError(
+                f"no column for {name!r}", where="columns", expected=", ".join(_NEEDED[kind])
+            )
+
+
+def _cells(
+    path: Source, wanted: list[str], max_bytes: int
+) -> tuple[dict[str, list[str]], list[int]]:
+    """Return the cells of the wanted columns, and the line of every row."""
+    rows = csv.reader(io.StringIO(text_content(path, "a CSV file", max_bytes), newline=""))
+    lines: list[int] = []
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        for name in wanted:
+            if header.count(name) != 1:
+                raise FileFormatError(
+                    f"{header.count(name)} columns {name!r}",
+                    where=f"{path}:1",
+                    expected="one",
+                    hint=suggest(name, set(header)),
+                )
+        places = [header.index(name) for name in wanted]
+        cells: dict[str, list[str]] = {name: [] for name in wanted}
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise FileFormatError(
+                    f"{len(row)} cells",
+                    where=f"{path}:{rows.line_num}",
+                    expected=f"{len(header)} as in the header",
+                )
+            lines.append(rows.line_num)
+            for name, place in zip(wanted, places, strict=True):
+                cells[name].append(row[place].strip())
+    except csv.Error as error:
+        raise FileFormatError(
+            f"{error}", where=f"{path}:{rows.line_num}", expected="comma-separated values"
+        ) from None
+    if not lines:
+        raise FileFormatError("no rows", where=str(path), expected="at least one row")
+    return cells, lines
+
+
+def _typed(
+    path: Source, file: str, cells: list[str], lines: list[int], kind: str, needed: bool
+) -> list[Any]:
+    if kind == TEXT:
+        return cells
+    values: list[Any] = []
+    for row, cell in enumerate(cells):
+        value: float | None = math.nan if kind == FLOAT else UNKNOWN
+        if cell or needed:
+            value = _number(cell, kind)
+        if value is None:
+            raise FileFormatError(
+                f"value {cell[:40]!r}",
+                where=f"{path}:{lines[row]}: {file}",
+                expected="a whole number of at least 0" if kind == INT else "a number",
+            )
+        values.append(value)
+    return values
+
+
+def _number(cell: str, kind: str) -> float | None:
+    """Return a cell's value, None for what is none; counts are read exactly."""
+    if kind == INT:
+        plain = cell.isascii() and cell.isdecimal() and len(cell) < 19
+        return int(cell) if plain else None
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and abs(value) < 1e300 else None
+
+
+def _times(
+    path: Source,
+    files: dict[str, str],
+    cells: dict[str, list[str]],
+    lines: list[int],
+    unit: str,
+    zone: str,
+    kind: str,
+) -> tuple[dict[str, FloatArray], str]:
+    """Return seconds since the first of all times, which one clock must have given."""
+    if unit == "date":
+        rows = [
+            (name, row) for row in range(len(lines)) for name in files if cells[files[name]][row]
+        ]
+        for name in _NEEDED[kind]:
+            if name in files and "" in cells[files[name]]:
+                row = cells[files[name]].index("")
+                raise FileFormatError(
+                    "an empty cell",
+                    where=f"{path}:{lines[row]}: {files[name]}",
+                    expected="a date and time",
+                )
+        stamps = [cells[files[name]][row] for name, row in rows]
+        clock = read_stamps(str(path), stamps, [lines[row] for _, row in rows], zone)
+        found = {name: np.full(len(lines), np.nan) for name in files}
+        for (name, row), seconds in zip(rows, clock.seconds.tolist(), strict=True):
+            found[name][row] = seconds
+        return found, clock.said
+    found = {
+        name: np.array(
+            _typed(path, file, cells[file], lines, FLOAT, name in _NEEDED[kind]), dtype=np.float64
+        )
+        for name, file in files.items()
+    }
+    zero = min(float(np.nanmin(column)) for column in found.values() if len(column))
+    said = f"as in the file; 0 = {zero!r} {unit}"
+    return {name: (column - zero) * UNITS[unit] for name, column in found.items()}, said
+
+
+def _forward_only(made: dict[str, Any], lines: list[int]) -> tuple[dict[str, Any], list[str]]:
+    """Leave out spans that end before they begin, and say so."""
+    back = np.asarray(made["end_s"]) < np.asarray(made["start_s"])
+    said = [f"line {lines[row]}: ends before it begins; left out" for row in np.flatnonzero(back)]
+    keep = np.flatnonzero(~back).tolist()
+    if said:
+        made = {name: [column[row] for row in keep] for name, column in made.items()}
+    return made, shortened(said)

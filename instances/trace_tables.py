@@ -1,0 +1,220 @@
+"""The tables of a trace file, to and from the objects they stand for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from instances.files import costs_from_plain, instance_from_plain
+from instances.table_zip import Columns, TableZip
+from instances.trace_header import Problem
+from lemix_opt.costs import Costs
+from lemix_opt.errors import FileFormatError
+from lemix_opt.generated import Generated, Iterations
+from lemix_opt.generation import IterationCosts
+from lemix_opt.instance import Instance
+from lemix_opt.recording import FLOAT, INT
+from lemix_opt.schedule import Operations, Schedule
+from lemix_opt.trace import Trace
+from lemix_opt.workload import Workload
+
+_Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _columns(kind: Any, *without: str) -> dict[str, str]:
+    """Columns of a class of columns: seconds and weights are numbers, all else is whole."""
+    names = [f.name for f in fields(kind) if f.name not in without]
+    return {n: FLOAT if n.endswith("_s") or n == "weight" else INT for n in names}
+
+
+_WORKLOAD = _columns(Workload)
+_OPERATIONS = _columns(Operations)
+_PLACED = {"node": INT, "end_state": INT, "release_s": FLOAT}
+_LOST = {"task": INT, "stage": INT, "node": INT, "time_s": FLOAT}
+_MADE = _columns(Generated, "iterations")
+_SPAN = {"start_s": FLOAT, "end_s": FLOAT}
+_TURNS = _columns(Iterations, *_SPAN)
+_BY_TASK = ("forward_s", "backward_s", "held_bytes", "hop_s")
+_BY_STAGE = ("resident_bytes", "update_s", "all_reduce_s")
+_ITERATION = tuple(f.name for f in fields(IterationCosts))
+
+
+def _index(sizes: dict[str, int]) -> _Arrays:
+    """Columns that number the entries of an array of the given shape, row by row."""
+    grid = np.indices(tuple(sizes.values())).reshape(len(sizes), -1).astype(np.int64)
+    return dict(zip(sizes, grid, strict=True))
+
+
+def _flat(array: npt.NDArray[Any], stages: int) -> npt.NDArray[Any]:
+    """Return an array row by row; between stages there is one entry less, NaN fills it up."""
+    if array.shape[-1] < stages:
+        array = np.concatenate([array, np.full((*array.shape[:-1], 1), np.nan)], axis=-1)
+    return array.reshape(-1)
+
+
+def problem_tables(trace: Trace) -> dict[str, Columns]:
+    """Return the tables of tasks, GPUs, predicted and actual costs."""
+    instance = trace.instance
+    work, cluster = instance.workload, instance.cluster
+    classes, stages = instance.costs.classes, cluster.stages
+    by_task = _index({"class": classes, "task": work.tasks, "stage": stages})
+    by_stage = _index({"class": classes, "stage": stages})
+    for side, costs in (("predicted", instance.costs), ("actual", trace.actual)):
+        by_task |= {f"{side}_{n}": _flat(getattr(costs, n), stages) for n in _BY_TASK}
+        by_stage |= {f"{side}_{n}": getattr(costs, n).reshape(-1) for n in _BY_STAGE}
+        if costs.iteration is not None:
+            for name in _ITERATION:
+                value = getattr(costs.iteration, name)
+                by_stage[f"{side}_iteration_{name}"] = _flat(value, stages)
+    return {
+        "tasks": _index({"task": work.tasks}) | {n: getattr(work, n) for n in _WORKLOAD},
+        "gpus": _index({"node": cluster.nodes, "stage": stages})
+        | {"memory_bytes": cluster.memory_bytes.reshape(-1)},
+        "costs": by_task,
+        "stages": by_stage,
+    }
+
+
+def schedule_tables(schedule: Schedule) -> dict[str, Columns]:
+    """Return the tables of what was executed."""
+    rows, lost, made = schedule.operations, schedule.out_of_memory, schedule.generated
+    types = {INT: np.int64, FLOAT: np.float64}
+    tables: dict[str, Columns] = {
+        "placed": _index({"task": schedule.tasks}) | {n: getattr(schedule, n) for n in _PLACED},
+        # Tables of the engine have narrower integers.
+        "operations": {n: getattr(rows, n).astype(types[k]) for n, k in _OPERATIONS.items()},
+        "out_of_memory": {
+            name: np.array([event[i] for event in lost], dtype=types[kind])
+            for i, (name, kind) in enumerate(_LOST.items())
+        },
+    }
+    if made is not None:
+        turns = made.iterations
+        shape = {"iteration": turns.rows, "stage": turns.start_s.shape[1]}
+        tables["generated"] = _index({"task": schedule.tasks}) | {
+            n: getattr(made, n) for n in _MADE
+        }
+        tables["iterations"] = {n: getattr(turns, n) for n in _TURNS}
+        tables["iteration_stages"] = _index(shape) | {
+            n: getattr(turns, n).reshape(-1) for n in _SPAN
+        }
+    return tables
+
+
+def _indexed(
+    archive: TableZip, name: str, sizes: dict[str, int], columns: dict[str, str]
+) -> _Arrays:
+    """Read a table whose first columns number its rows, and shape the others accordingly."""
+    found = archive.table(name, dict.fromkeys(sizes, INT) | columns)
+    rows = len(found[next(iter(sizes))])
+    # Sizes out of a header are not believed before the rows agree with them.
+    if min(sizes.values()) < 0 or math.prod(sizes.values()) != rows:
+        raise FileFormatError(
+            f"{rows} rows",
+            where=f"{archive.path}: {name}",
+            expected=" x ".join(f"{size} ({key})" for key, size in sizes.items()),
+        )
+    for key, wanted in _index(sizes).items() if rows else ():
+        wrong = np.flatnonzero(found[key] != wanted)
+        if wrong.size:
+            row = int(wrong[0])
+            raise FileFormatError(
+                f"{found[key][row]}",
+                where=f"{archive.path}: {name}.{key}[{row}]",
+                expected=f"{wanted[row]}: one row for every entry, in order",
+            )
+    shape = tuple(sizes.values())
+    return {
+        key: found[key].reshape(shape)[..., : shape[-1] - key.endswith("hop_s")] for key in columns
+    }
+
+
+def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
+    """Return the instance and the actual costs.
+
+    Raises
+    ------
+    FileFormatError
+        If tables are missing or damaged, or their sizes do not fit.
+    LemixError
+        If the instance is refused; the message names file and field.
+    """
+    sizes = {"node": problem.nodes, "class": problem.classes, "stage": problem.stages}
+    for name, size in sizes.items():
+        # numpy counts in 64 bits; what fits into the file is far less.
+        if not 1 <= size <= archive.max_bytes:
+            raise FileFormatError(
+                f"{size}", where=f"{archive.path}: problem: {name}", expected="a possible number"
+            )
+    work = archive.table("tasks", {"task": INT, **_WORKLOAD})
+    by_class = {name: sizes[name] for name in ("class", "stage")}
+    of_tasks = {"class": sizes["class"], "task": len(work.pop("task")), "stage": sizes["stage"]}
+    memory = _indexed(
+        archive, "gpus", {name: sizes[name] for name in ("node", "stage")}, {"memory_bytes": FLOAT}
+    )
+    generates = {"predicted": problem.predicted_iterations, "actual": problem.actual_iterations}
+    by_task = _indexed(
+        archive, "costs", of_tasks, {f"{side}_{n}": FLOAT for side in generates for n in _BY_TASK}
+    )
+    names = {
+        side: _BY_STAGE + tuple(f"iteration_{n}" for n in _ITERATION if generates[side])
+        for side in generates
+    }
+    by_stage = _indexed(
+        archive, "stages", by_class, {f"{side}_{n}": FLOAT for side in names for n in names[side]}
+    )
+
+    def costs(side: str) -> dict[str, Any]:
+        turns = {n: by_stage[f"{side}_iteration_{n}"] for n in _ITERATION if generates[side]}
+        return {
+            **{n: by_task[f"{side}_{n}"] for n in _BY_TASK},
+            **{n: by_stage[f"{side}_{n}"] for n in _BY_STAGE},
+            "iteration": turns or None,
+        }
+
+    plain: dict[str, Any] = problem.rules()
+    plain["cluster"] = {
+        "nodes": problem.nodes,
+        "stages": problem.stages,
+        "node_class": problem.node_class,
+        **memory,
+    }
+    plain["workload"], plain["costs"] = work, costs("predicted")
+    instance = instance_from_plain(plain, archive.path)
+    return instance, costs_from_plain(costs("actual"), plain, archive.path, "actual")
+
+
+def read_schedule(archive: TableZip, generated: bool, tasks: int, stages: int) -> Schedule:
+    """Return what was executed.
+
+    Raises
+    ------
+    FileFormatError
+        If tables are missing or damaged, or their sizes do not fit.
+    LemixError
+        If the schedule is refused.
+    """
+    placed = _indexed(archive, "placed", {"task": tasks}, _PLACED)
+    lost = archive.table("out_of_memory", _LOST)
+    made = None
+    if generated:
+        turns = archive.table("iterations", _TURNS)
+        shape = {"iteration": len(turns["node"]), "stage": stages}
+        spans = _indexed(archive, "iteration_stages", shape, _SPAN)
+        made = Generated(
+            **_indexed(archive, "generated", {"task": tasks}, _MADE),
+            iterations=Iterations(**turns, **spans),
+        )
+    events = zip(*(column.tolist() for column in lost.values()), strict=True)
+    return Schedule(
+        placed["node"],
+        Operations(**archive.table("operations", _OPERATIONS)),
+        placed["end_state"],
+        placed["release_s"],
+        tuple(events),
+        made,
+    )

@@ -1,0 +1,74 @@
+"""`lemix import`, `lemix trace` and `lemix record` as a user meets them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import lemix
+from test_recordings_nvidia_smi import AUTUMN, _log
+from test_recordings_vllm import LOG, SERIES
+
+from experiments.demo import packaged
+
+
+def test_import_writes_what_trace_prints(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(LOG)
+    (tmp_path / "t.csv").write_text(SERIES)
+    made = lemix(
+        *("import", "vllm", "r.csv", "--out", "t.zip", "--json"),
+        *("--set", "timeseries=t.csv", "--set", "timeseries_zero_s=0.5"),
+        cwd=tmp_path,
+    )
+    assert made.returncode == 0, made.stderr
+    said = json.loads(made.stdout)
+    assert said["requests"] == "2 over 2.5 s, 0 without a last token"
+    assert said["samples"].startswith("10 over 1 s: ")
+    shown = lemix("trace", "t.zip", "--json", cwd=tmp_path)
+    assert json.loads(shown.stdout) == said
+    refused = lemix("replay", "t.zip", "--policy", "jsq", cwd=tmp_path)
+    assert (refused.returncode, "timelines only" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("import vlm r.csv --out t.zip", "Did you mean 'vllm'"),
+        ("import vllm absent.csv --out t.zip", "absent.csv: no such file"),
+        ("import vllm r.csv r.csv --out t.zip", "2 files"),
+        ("import azure r.csv --out t.zip", "r.csv"),
+        ("import nvidia-smi g.csv --out t.zip --set zne=UTC", "Did you mean 'zone'"),
+        ("import nvidia-smi g.csv --out t.zip --set zone", "expected name=value"),
+        ("import nvidia-smi g.csv --out t.zip --set max_bytes=x", "expected a number"),
+        ("import nvidia-smi g.csv --out no/t.zip", "no: no such folder"),
+        ("trace g.csv", "g.csv: not a zip file"),
+        ("trace absent.zip", "absent.zip: no such file"),
+        ("record --tasks 0 --out t.zip", "tasks"),
+        ("demo --trace g.csv", "g.csv: not a zip file"),
+    ],
+)
+def test_bad_use_is_one_line_and_code_2(tmp_path: Path, arguments: str, said: str) -> None:
+    (tmp_path / "r.csv").write_text(LOG)
+    (tmp_path / "g.csv").write_text(_log(*AUTUMN))
+    run = lemix(*arguments.split(), cwd=tmp_path)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_packaged_recording_is_replayed_by_the_command(tmp_path: Path) -> None:
+    run = lemix("replay", str(packaged()), "--json", cwd=tmp_path)
+    said = json.loads(run.stdout)
+    assert (said["end_shift_largest_s"], said["inference_done"]) == (0, 42)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="PyTorch (the extra 'record') is not there"
+)
+def test_record_writes_a_trace(tmp_path: Path) -> None:
+    small = "--tasks 4 --rate 100 --hidden 16 --heads 2 --layers 2 --longest 8 --device cpu"
+    run = lemix("record", "--out", "t.zip", *small.split(), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "4 tasks done" in run.stdout

@@ -1,0 +1,125 @@
+"""nvidia-smi logs as scripts write them: with and without header and units, in any order."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from fuzzing import mutated, peak_bytes, refused_by_name_or_read
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instances.recordings.nvidia_smi import read_nvidia_smi
+from lemix_opt import LemixError
+
+FIELDS = "timestamp,index,utilization.gpu,memory.used"
+UNITS = """timestamp, index, utilization.gpu [%], memory.used [MiB]
+2024/05/01 12:00:00.100, 0, 45 %, 1024 MiB
+2024/05/01 12:00:00.102, 1, [N/A], 3 MiB
+2024/05/01 12:00:01.100, 0, 46 %, 1025 MiB
+"""
+BARE = """2024/05/01 12:00:00.100, 0, 45, 1024
+2024/05/01 12:00:00.102, 1, [Not Supported], 3
+2024/05/01 12:00:01.100, 0, 46, 1025
+"""
+TURNED = """memory.used [MiB], timestamp, utilization.gpu [%], index, pstate
+1024, 2024/05/01 12:00:00.100, 45, 0, P0
+3, 2024/05/01 12:00:00.102, N/A, 1, P8
+1025, 2024/05/01 12:00:01.100, 46, 0, P0
+"""
+
+
+@pytest.mark.parametrize(("log", "fields"), [(UNITS, ""), (BARE, FIELDS), (TURNED, "")])
+def test_every_way_of_writing_says_the_same(tmp_path: Path, log: str, fields: str) -> None:
+    (tmp_path / "g.csv").write_text(log)
+    found = read_nvidia_smi(tmp_path / "g.csv", fields=fields)
+    rows = zip(*(found.samples[c].tolist() for c in found.samples if c != "node"), strict=True)
+    assert sorted(rows) == [
+        (0.0, 0, "gpu_utilization_pct", 45),
+        (0.0, 0, "memory_used_bytes", 1024 * 2**20),
+        (0.002, 1, "memory_used_bytes", 3 * 2**20),
+        (1.0, 0, "gpu_utilization_pct", 46),
+        (1.0, 0, "memory_used_bytes", 1025 * 2**20),
+    ]
+    said = "; ".join(found.provenance.warnings)
+    assert "1 cells say that the value is not available" in said
+    assert ("fields left out: pstate" in said) == (log is TURNED)
+
+
+def _log(*stamps: str) -> str:
+    return "timestamp, index, utilization.gpu [%]\n" + "".join(f"{s}, 0, 1 %\n" for s in stamps)
+
+
+AUTUMN = [f"2024/10/27 02:59:{s:02d}.000" for s in (57, 58, 59)]
+AUTUMN += [f"2024/10/27 02:00:{s:02d}.000" for s in (0, 1)]
+
+
+def test_the_hour_that_comes_twice_is_told_apart_by_a_zone(tmp_path: Path) -> None:
+    (tmp_path / "g.csv").write_text(_log(*AUTUMN))
+    found = read_nvidia_smi(tmp_path / "g.csv", zone="Europe/Berlin")
+    assert found.samples["time_s"].tolist() == [0, 1, 2, 3, 4]
+    assert found.provenance.warnings == ()
+    plain = read_nvidia_smi(tmp_path / "g.csv")
+    assert plain.samples["time_s"].tolist() == [0, 1, 2, -3597, -3596]
+    assert "line 5: the clock of device 0 goes back by 3599 s, as daylight saving does" in (
+        plain.provenance.warnings
+    )
+
+
+def test_spring_and_gaps(tmp_path: Path) -> None:
+    stamps = [f"2024/03/31 01:59:{s:02d}" for s in range(50, 60)] + ["2024/03/31 03:00:00"]
+    (tmp_path / "g.csv").write_text(_log(*stamps))
+    found = read_nvidia_smi(tmp_path / "g.csv", zone="Europe/Berlin")
+    assert found.samples["time_s"][-1] == 10
+    assert found.provenance.warnings == ()
+    said = read_nvidia_smi(tmp_path / "g.csv").provenance.warnings[0]
+    assert said == (
+        "line 12: the clock of device 0 leaves a gap of 3601 s, usual are 1 s, "
+        "as daylight saving does"
+    )
+    (tmp_path / "g.csv").write_text(_log("2024/03/31 02:30:00"))
+    with pytest.raises(LemixError, match=r"g\.csv:2: .*expected a time that exists in Europe"):
+        read_nvidia_smi(tmp_path / "g.csv", zone="Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("log", "fields", "said"),
+    [
+        ("", "", "no rows"),
+        (BARE, "", r":1: no header: .*Name the queried fields"),
+        (BARE, "index,memory.used", "no field 'timestamp'"),
+        (UNITS, "timestamp,index,memory.used", ":1: fields timestamp, index, util"),
+        (UNITS + "2024/05/01 12:00:02, 0, 46 W, 1 MiB\n", "", ":5: utilization.gpu: value '46 W'"),
+        (UNITS + "2024/05/01 12:00:02, 0, 46 %\n", "", ":5: 3 cells; expected 4"),
+        (UNITS + "2024/05/01 25:00:02, 0, 46 %, 1\n", "", ":5: value '2024/05/01 25"),
+        (UNITS + "2024/05/01 12:00:02, A, 46 %, 1\n", "", ":5: index: value 'A'"),
+        ("timestamp, index\n", "", "at least one counter"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path: Path, log: str, fields: str, said: str) -> None:
+    (tmp_path / "g.csv").write_text(log)
+    with pytest.raises(LemixError, match=said):
+        read_nvidia_smi(tmp_path / "g.csv", fields=fields)
+
+
+def test_an_unknown_zone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "g.csv").write_text(UNITS)
+    for zone in ("Europe/Berlim", "../../etc/passwd", "\x00"):
+        with pytest.raises(LemixError, match=r"zone: .* expected an IANA name"):
+            read_nvidia_smi(tmp_path / "g.csv", zone=zone)
+
+
+def test_a_gzip_bomb_takes_no_more_than_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "g.csv.gz").write_bytes(gzip.compress(bytes(2**27), 9))
+    taken = peak_bytes(lambda: read_nvidia_smi(tmp_path / "g.csv.gz", max_bytes=2**20))
+    assert taken < 2**23
+
+
+@given(st.data(), st.sampled_from([UNITS, BARE, TURNED, _log(*AUTUMN)]), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_mutated_logs(data: st.DataObject, log: str, zoned: bool) -> None:
+    fields = FIELDS if log is BARE else ""
+    zone = "Europe/Berlin" if zoned else ""
+    content = mutated(data, log.encode())
+    refused_by_name_or_read(lambda p: read_nvidia_smi(p, fields, zone), content, ".csv")

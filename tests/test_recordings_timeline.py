@@ -1,0 +1,101 @@
+"""Plain CSV timelines with a map of columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fuzzing import mutated, refused_by_name_or_read
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instances.recordings.timeline import read_timeline
+from lemix_opt import LemixError
+
+CSV = "what,job,begin,finish,note\nforward,0,100,250,x\nbackward,1,300,310,\nforward,,320,330,y\n"
+MAP = {"phase": "what", "task": "job", "start_s": "begin", "end_s": "finish"}
+DATED = "a,b\n2024-05-01T12:00:00+02:00,2024-05-01T10:00:01Z\n2024-05-01T12:00:03+02:00,{}\n"
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    def run(text: str, columns: Any, **options: Any) -> Any:
+        (tmp_path / "t.csv").write_text(text)
+        return read_timeline(tmp_path / "t.csv", columns, **options)
+
+    return run
+
+
+def test_mapped_columns_in_their_unit(read: Any) -> None:
+    found = read(CSV, MAP, time_unit="ms", truth="profile", source="by hand")
+    assert found.spans["start_s"] == pytest.approx([0, 0.2, 0.22])
+    assert found.spans["end_s"] == pytest.approx([0.15, 0.21, 0.23])
+    assert found.spans["task"].tolist() == [0, 1, -1]
+    assert found.spans["phase"].tolist() == ["forward", "backward", "forward"]
+    assert np.isnan(found.spans["bytes"]).all()
+    assert (found.provenance.truth, found.provenance.source) == ("profile", "by hand")
+    same = read(
+        CSV.replace("250", "150").replace("310", "10").replace("330", "10"),
+        {**{k: v for k, v in MAP.items() if k != "end_s"}, "duration_s": "finish"},
+        time_unit="ms",
+    )
+    assert same.spans["end_s"] == pytest.approx(found.spans["end_s"])
+
+
+def test_dates_with_offsets_are_one_clock(read: Any) -> None:
+    columns = {"start_s": "a", "end_s": "b"}
+    found = read(DATED.format("2024-05-01T10:00:04.5Z"), columns, time_unit="date")
+    assert found.spans["start_s"].tolist() == [0, 3]
+    assert found.spans["end_s"].tolist() == [1, 4.5]
+    with pytest.raises(LemixError, match="an offset from UTC at every stamp or at none"):
+        read(DATED.format("2024-05-01T12:00:04"), columns, time_unit="date")
+
+
+def test_jumps_of_the_clock_are_reported(read: Any) -> None:
+    back = CSV + "forward,3,10,20,\nforward,4,30,25,\n"
+    found = read(back, MAP)
+    assert found.provenance.warnings == (
+        "line 5: the clock of begin goes back by 310 s",
+        "line 6: ends before it begins; left out",
+    )
+    assert len(found.spans["task"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "said"),
+    [
+        ({"start_s": "begin"}, {}, "no column for 'end_s'"),
+        ({"start": "begin"}, {}, "Did you mean 'start_s'"),
+        (MAP | {"node": "machine"}, {}, r"t\.csv:1: 0 columns 'machine'"),
+        (MAP | {"duration_s": "note"}, {}, "'end_s' or 'duration_s'"),
+        (MAP | {"bytes": "note"}, {}, r"t\.csv:2: note: value 'x'; expected a number"),
+        (MAP | {"task": "what"}, {}, r"t\.csv:2: what: value 'forward'; expected a whole number"),
+        (MAP, {"time_unit": "min"}, "one of s, ms, us, ns, date"),
+        (MAP, {"time_unit": "date"}, r"t\.csv:2: value '100'; expected a date"),
+        (MAP, {"kind": "span"}, "one of spans, requests, samples"),
+        (MAP, {"truth": "real"}, "one of recorded, profile, synthetic"),
+        ({"time_s": "begin", "value": "note"}, {"kind": "samples"}, r":2: note: value 'x'"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    read: Any, columns: dict[str, str], options: dict[str, str], said: str
+) -> None:
+    with pytest.raises(LemixError, match=said):
+        read(CSV, columns, **options)
+
+
+@given(st.data(), st.sampled_from(["s", "date"]), st.sampled_from(["spans", "requests", "samples"]))
+@settings(max_examples=200, deadline=None)
+def test_mutated_timelines(data: st.DataObject, unit: str, kind: str) -> None:
+    text = DATED.format("2024-05-01T10:00:04.5Z") if unit == "date" else CSV
+    first, second = ("a", "b") if unit == "date" else ("begin", "finish")
+    columns = {
+        "spans": {"start_s": first, "end_s": second},
+        "requests": {"queued_s": first, "last_token_s": second},
+        "samples": {"time_s": first, "value": second},
+    }[kind]
+    refused_by_name_or_read(
+        lambda path: read_timeline(path, columns, kind, unit), mutated(data, text.encode()), ".csv"
+    )
