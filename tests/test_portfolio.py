@@ -24,7 +24,7 @@ from small_instances import (
 from lemix_opt import Cluster, Costs, Instance, Objective, Schedule, Workload
 from lemix_opt.result import Value
 from lemix_opt.validation import validate
-from solvers import solve
+from solvers import portfolio, solve
 from solvers.search.search import Search
 
 
@@ -87,6 +87,8 @@ def test_an_error_in_the_annealing_thread_reaches_the_caller(
         cool(search, *arguments, **options)
 
     monkeypatch.setattr(Search, "cool", fail_aside)
+    # Small instances are proven before the thread begins.
+    monkeypatch.setattr(portfolio, "SMALL", 0)
     instance = random_instance(21, "async", False)
     with pytest.raises(ValueError, match="broken"):
         solve(instance, "portfolio", EVERY_TERM, time_limit_s=5, workers=2)
