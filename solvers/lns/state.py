@@ -10,10 +10,10 @@ import numpy as np
 from lemix_opt.checks import BoolArray, IntArray
 from lemix_opt.grid import on_grid
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
+from lemix_opt.schedule import BACKWARD, Schedule
 from solvers.exact.data import TickData
 from solvers.exact.readout import Key, schedule_from
-from solvers.search.plan import Plan
+from solvers.search.plan import Plan, plan_of, starts_by_key
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,7 @@ class State:
 
     def plan(self, instance: Instance) -> Plan:
         """Return placement and order of operations by their starts."""
-        stages, training = instance.cluster.stages, instance.workload.is_training
-        along = np.concatenate([self.start[:, :stages], self.start[:, : stages - 1 : -1]], axis=1)
-        exists = np.ones(along.shape, dtype=np.bool_)
-        exists[~training, stages:] = False
-        operation = np.flatnonzero(exists.ravel())
-        order = operation[np.lexsort((operation, along.ravel()[operation]))]
-        return Plan(order, self.place.copy())
+        return plan_of(instance, self.schedule(instance))
 
 
 def state_of(instance: Instance, data: TickData, schedule: Schedule) -> State | None:
@@ -57,19 +51,6 @@ def state_of(instance: Instance, data: TickData, schedule: Schedule) -> State | 
     column = o.stage[rows] + stages * (o.phase[rows] == BACKWARD)
     start[o.task[rows], column] = np.rint(o.start_s[rows] / instance.tick_s)
     return State(schedule.node.copy(), start)
-
-
-def starts_by_key(instance: Instance, start: IntArray, tasks: IntArray) -> dict[Key, int]:
-    """Return the starts of some tasks, named from 0 on, by operation."""
-    stages, training = instance.cluster.stages, instance.workload.is_training
-    found = {}
-    for local, i in enumerate(tasks.tolist()):
-        row = start[i].tolist()
-        for s in range(stages):
-            found[local, FORWARD, s] = row[s]
-            if training[i]:
-                found[local, BACKWARD, s] = row[stages + s]
-    return found
 
 
 @dataclass(frozen=True)

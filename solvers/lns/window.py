@@ -23,7 +23,8 @@ from solvers.exact.terms import levels
 from solvers.exact.variables import Model
 from solvers.lns.rest import rest_of
 from solvers.lns.scene import Scene
-from solvers.lns.state import State, merged, starts_by_key
+from solvers.lns.state import State, merged
+from solvers.search.plan import starts_by_key
 
 PARTS = Parts(area=False, energy=False, symmetry=False, assignment=False)
 """What looks at the whole cluster does not know of the work that stays as it is."""

@@ -14,6 +14,7 @@ from lemix_opt.instance import RELEASE_MODES, Instance
 from lemix_opt.objective import Objective
 from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
 from solvers.exact.data import TickData
+from solvers.exact.readout import Key
 from solvers.search.decode import (
     FIFO,
     IDLE,
@@ -116,6 +117,25 @@ def plan_of(instance: Instance, schedule: Schedule) -> Plan:
     operation = 2 * stages * task.astype(np.int64) + k
     order = operation[np.lexsort((operation, o.start_s[chained]))]
     return Plan(order, schedule.node.copy())
+
+
+def starts_by_key(instance: Instance, start: IntArray, tasks: IntArray) -> dict[Key, int]:
+    """Return the starts of some tasks, named from 0 on, by operation.
+
+    Parameters
+    ----------
+    start : ndarray of int, shape (T, 2S)
+        Ticks: forwards by stage, then backwards by stage; the latter mean nothing for requests.
+    """
+    stages, training = instance.cluster.stages, instance.workload.is_training
+    found = {}
+    for local, i in enumerate(tasks.tolist()):
+        row = start[i].tolist()
+        for s in range(stages):
+            found[local, FORWARD, s] = row[s]
+            if training[i]:
+                found[local, BACKWARD, s] = row[stages + s]
+    return found
 
 
 def by_release(instance: Instance) -> list[IntArray]:

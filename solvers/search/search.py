@@ -12,7 +12,7 @@ from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.engine import simulate
 from lemix_opt.engine.jit import called
 from lemix_opt.errors import LemixError
-from lemix_opt.schedule import BACKWARD, FORWARD, Schedule
+from lemix_opt.schedule import Schedule
 from solvers.exact.data import TickData, tick_data
 from solvers.exact.readout import schedule_from
 from solvers.incumbent import Incumbent
@@ -20,7 +20,15 @@ from solvers.registry import POLICIES
 from solvers.search.beam import grown
 from solvers.search.decode import Board, Work, board_of
 from solvers.search.moves import DRAWS, anneal
-from solvers.search.plan import Plan, by_release, decoded, in_turn, plan_of, work_of
+from solvers.search.plan import (
+    Plan,
+    by_release,
+    decoded,
+    in_turn,
+    plan_of,
+    starts_by_key,
+    work_of,
+)
 from solvers.search.snapshots import snapshots_of
 
 STEPS, WORK = 1024, 2 * 10**5
@@ -93,15 +101,9 @@ class Search:
 
     def read(self) -> Schedule:
         """Return the schedule on the board."""
-        plan, stages = self.plan, self.instance.cluster.stages
+        plan, everyone = self.plan, np.arange(self.instance.tasks)
         assert plan is not None
-        starts = {}
-        for i in range(self.instance.tasks):
-            row = self.board.start[i].tolist()
-            for s in range(stages):
-                starts[i, FORWARD, s] = row[s]
-                if self.work.training[i]:
-                    starts[i, BACKWARD, s] = row[stages + s]
+        starts = starts_by_key(self.instance, self.board.start, everyone)
         return schedule_from(self.instance, plan.place, starts)
 
     def cool(
