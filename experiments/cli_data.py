@@ -74,7 +74,7 @@ def fit(
 ) -> None:
     """Fit every time model, or the memory model, and print errors on held-out points."""
     if profile == "fms_fine_tuning_a100":
-        _fit_memory(as_json)
+        _fit_memory(out, as_json)
         return
     from experiments.profiles import read_profile
     from experiments.tables import Column, text_table
@@ -121,20 +121,42 @@ def fit(
     typer.echo("\n" + text_table(rows, columns))
 
 
-def _fit_memory(as_json: bool) -> None:
-    import numpy as np
-
+def _fit_memory(out: Path | None, as_json: bool) -> None:
+    from experiments.memory_errors import fit_profile, out_of_memory
     from experiments.memory_profiles import read_memory_profile
-    from predictors.memory import MemoryModel
+    from experiments.tables import Column, text_table
+    from predictors.memory_parts import PARTS
+    from predictors.saving import save_model
 
-    found = read_memory_profile()
-    fitted = MemoryModel().fit(found.parts, found.peak_bytes)
-    error = 100 * float(np.mean(np.abs(np.exp(-fitted.residuals_) - 1)))
-    said = {
-        "profile": f"{found.source}: full fine-tuning of models with a published shape",
-        "measured": f"{len(found.peak_bytes)} runs used, {found.left_out} rows left out",
-        "peak": f"{fitted.constant_ / 2**30:.2f} GiB + {fitted.factor_[0]:.3f} x states"
-        f" + {fitted.factor_[1]:.3f} x activations",
-        "held-out error": f"{error:.1f} % mean absolute, five folds of points",
+    profile = read_memory_profile()
+    fitted, errors = fit_profile(profile)
+    failures = out_of_memory(profile)
+    rows = [
+        {"split": e.split, "fitted": e.fitted, "held_out": e.held_out, "mape_pct": e.mape_pct}
+        for e in errors
+    ]
+    factors = zip(PARTS, fitted.factor_.tolist(), strict=True)
+    head = {
+        "profile": f"{profile.source}: peak of torch's allocator per GPU",
+        "measured": f"{int(profile.measured.sum())} runs with a peak; {int(profile.failed.sum())} "
+        f"without a run time, presumably out of memory; {profile.left_out} rows left out",
+        "sha256": profile.sha256,
+        "factors": ", ".join(f"{name} {value:.2f}" for name, value in factors),
+        "boosting": f"{fitted.share_:g} of the correction, chosen on models left out",
+        "out of memory": f"{failures.recall} of the runs foreseen, {failures.false_alarms} of the "
+        "others said to fail; five folds of model and framework, pooled",
     }
-    show(said, as_json)
+    if out is not None:
+        save_model(fitted, out, profile.sha256)
+        head["saved"] = f"memory model in {out}"
+    if as_json:
+        typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
+        return
+    show(head, as_json=False)
+    columns = (
+        Column("split", "model, held out"),
+        Column("fitted", "rows fitted"),
+        Column("held_out", "rows held out"),
+        Column("mape_pct", "mean abs. error [%]", 1),
+    )
+    typer.echo("\n" + text_table(rows, columns))

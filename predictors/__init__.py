@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from predictors.iterations import IterationTimeModel, load_iterations, serving_costs
     from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
-    from predictors.memory import MemoryModel
+    from predictors.memory_model import MemoryModel
     from predictors.saving import load_model, save_model
     from predictors.sharing import load_pair_slowdown, load_share_slowdown, scaled_costs
     from predictors.time_models import (
@@ -31,7 +31,7 @@ _PLACES = {
     "LossCurve": "loss_curve",
     "IterationTimeModel": "iterations",
     "MeasuredTimes": "measured",
-    "MemoryModel": "memory",
+    "MemoryModel": "memory_model",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
     "load_calibration": "calibration",

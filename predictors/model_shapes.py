@@ -27,6 +27,10 @@ class ModelShape:
         Whether the output head shares the embedding's weights.
     source : str
         Where the figures come from.
+    active_experts : int, default 1
+        MLPs of width `intermediate` that one token passes in a layer.
+    gated : bool, default True
+        Whether the MLP has a gate beside its up projection.
     """
 
     name: str
@@ -39,6 +43,8 @@ class ModelShape:
     vocabulary: int
     tied: bool
     source: str
+    active_experts: int = 1
+    gated: bool = True
 
     @property
     def kv_bytes_per_token(self) -> float:
@@ -104,6 +110,72 @@ SHAPES = {
             250880,
             True,
             "Le Scao et al., arXiv 2211.05100",
+            gated=False,
+        ),
+        ModelShape(
+            "mixtral-8x7b",
+            46.7e9,
+            32,
+            4096,
+            14336,
+            32,
+            8,
+            32000,
+            False,
+            "Jiang et al. 2024, arXiv 2401.04088",
+            active_experts=2,
+        ),
+        ModelShape(
+            "santacoder",
+            1.124e9,
+            24,
+            2048,
+            8192,
+            16,
+            1,
+            49280,
+            True,
+            "Ben Allal et al. 2023, arXiv 2301.03988; released configuration",
+            gated=False,
+        ),
+        ModelShape(
+            "powerlm-3b",
+            3.51e9,
+            40,
+            2304,
+            9216,
+            36,
+            36,
+            49152,
+            True,
+            "Shen et al. 2024, arXiv 2408.13359; released configuration",
+        ),
+        ModelShape(
+            "granite-3.0-3b-a800m",
+            3.3e9,
+            32,
+            1536,
+            512,
+            24,
+            8,
+            49155,
+            True,
+            "IBM Granite 3.0 language models, 2024; released configuration",
+            active_experts=8,
+        ),
+        ModelShape(
+            "granite-moe-7b-a1b",
+            7.0e9,
+            40,
+            1536,
+            512,
+            24,
+            8,
+            49160,
+            True,
+            "IBM, 7 billion parameters of which 1 billion active by its name; other figures as in "
+            "its family, not checked against a released configuration",
+            active_experts=8,
         ),
     )
 }

@@ -13,7 +13,7 @@ from lemix_opt.files import write_atomically
 
 _TRUSTED = {
     "predictors.hops.HopModel",
-    "predictors.memory.MemoryModel",
+    "predictors.memory_model.MemoryModel",
     "predictors.time_models.AnalyticTimeModel",
     "predictors.time_models.BoostedTimeModel",
     "predictors.time_models.ReferenceTimeModel",
