@@ -16,12 +16,16 @@ from lemix_opt.table import Table
 if TYPE_CHECKING:
     from predictors.errors_by_split import SplitError
     from predictors.memory_model import MemoryModel
+    from predictors.memory_spread import MemorySpread
     from predictors.out_of_memory import Share
 
 FOLDS = 5
 SEEDS = 3
 PRIOR_RUNS = 10.0
 """Weight of the published formulae, in runs."""
+
+
+_STATES = ("weights", "moments", "held_gradients", "gathered")
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,31 @@ def split_errors(profile: MemoryProfile) -> list[SplitError]:
             split = f"{said}, unseen {what} (each of {count})"
             found.append(SplitError(split, len(y) - len(y) // count, len(y), mape_pct(y, apart), 1))
     return found
+
+
+def held_spread(profile: MemoryProfile) -> MemorySpread:
+    """Residuals of what runs hold beside weights and states, every shape predicted from the others.
+
+    Of runs that peak at the loss or in a layer's backward: what is measured beyond the predicted
+    states, over what is predicted beyond them, by factors alone.
+    """
+    from predictors.memory_parts import PARTS, PHASES
+    from predictors.memory_spread import MemorySpread
+
+    X, y, _ = _measured(profile)
+    shapes = profile.shape[profile.measured]
+    always = [PARTS.index(name) for name in _STATES]
+    found = []
+    for name in np.unique(shapes):
+        held = shapes == name
+        model = memory_model(0.0, False).fit(X[~held], y[~held])
+        parts = X[held] * model.factor_
+        peaks = np.array([parts[:, list(columns)].sum(axis=1) for columns in PHASES])
+        states = parts[:, always].sum(axis=1)
+        predicted, measured = peaks[1:].max(axis=0) - states, y[held] - states
+        working = (np.argmax(peaks, axis=0) > 0) & (measured > 0)
+        found.append(np.log(measured[working] / predicted[working]))
+    return MemorySpread(np.sort(np.concatenate(found)), profile.source, profile.sha256)
 
 
 def physics(X: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
     from predictors.memory_model import MemoryModel
+    from predictors.memory_spread import MemorySpread, load_memory_spread
     from predictors.saving import load_model, save_model
     from predictors.sharing import load_pair_slowdown, load_share_slowdown, scaled_costs
     from predictors.time_models import (
@@ -32,6 +33,7 @@ _PLACES = {
     "IterationTimeModel": "iterations",
     "MeasuredTimes": "measured",
     "MemoryModel": "memory_model",
+    "MemorySpread": "memory_spread",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
     "load_calibration": "calibration",
@@ -40,6 +42,7 @@ _PLACES = {
     "load_hops": "hops",
     "load_loss_curve": "loss_curve",
     "load_iterations": "iterations",
+    "load_memory_spread": "memory_spread",
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
@@ -56,6 +59,7 @@ __all__ = [
     "LossCurve",
     "MeasuredTimes",
     "MemoryModel",
+    "MemorySpread",
     "ReferenceTimeModel",
     "TimeModel",
     "estimate_costs",
@@ -64,6 +68,7 @@ __all__ = [
     "load_hops",
     "load_iterations",
     "load_loss_curve",
+    "load_memory_spread",
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",
