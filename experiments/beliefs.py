@@ -15,6 +15,8 @@ from lemix_opt.errors import FieldError, InfeasibleError
 from lemix_opt.instance import Instance
 from lemix_opt.workload import Workload
 
+MIB = 2.0**20
+
 if TYPE_CHECKING:
     from experiments.study import Study
 
@@ -129,7 +131,9 @@ def _memory(study: Study, work: Workload, costs: Costs, source: Any) -> float:
     if not work.is_training.any():
         raise FieldError("no training task", where="room", expected="some, which it is counted in")
     mean = float(np.max(np.mean(held[work.is_training], axis=0)))
-    return float(np.max(costs.resident_bytes)) + max(room * mean, float(np.max(held)))
+    needed = float(np.max(costs.resident_bytes)) + max(room * mean, float(np.max(held)))
+    # Whole MiB, as the predicted bytes are, so that the exact model rounds nothing.
+    return float(np.ceil(needed / MIB) * MIB)
 
 
 def _estimate(

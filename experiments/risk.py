@@ -14,7 +14,7 @@ from experiments.tables import Column, text_table, write_parquet
 from experiments.windows import ExactSettings, cut
 from lemix_opt import Trace, replay, simulate
 from lemix_opt.checks import whole
-from lemix_opt.errors import FieldError, unknown
+from lemix_opt.errors import FieldError, LemixError, unknown
 from lemix_opt.files import made_folder, write_atomically
 from lemix_opt.result import versions
 from lemix_opt.schedule import Schedule
@@ -125,6 +125,8 @@ def _plans(
     if exact is None:
         return
     for number, part in enumerate(cut(trace, window)[:windows]):
+        # A schedule to begin with, so that no window is left out for want of time.
+        initial = simulate(part.instance, KNOWN.create("jsq"), seed=problem.seed)
         result = solve(
             part.instance,
             exact.solver,
@@ -132,9 +134,15 @@ def _plans(
             time_limit_s=exact.time_limit_s,
             deterministic_limit=exact.deterministic_limit,
             seed=problem.seed,
+            initial=initial,
         )
-        if result.schedule is not None:
-            yield exact.solver, number, part, result.schedule
+        if result.schedule is None:
+            raise LemixError(
+                f"{exact.solver} says {result.status}",
+                where=f"window {number}, seed {problem.seed}",
+                expected="a schedule, since there is one to begin with",
+            )
+        yield exact.solver, number, part, result.schedule
 
 
 def _outcome(trace: Trace, plan: Schedule) -> Row:

@@ -19,7 +19,7 @@ SMALL = replace(STUDY, tasks=120)
 
 
 def test_a_lower_risk_loses_fewer_tasks_and_costs_speed(tmp_path: Path) -> None:
-    found = run_risks(STUDY, (0.5, 0.01), ("mix-rr", "lemix"), seeds=3)
+    found = run_risks(STUDY, (0.5, 0.01), ("mix-rr", "lemix"), seeds=2)
     by = {(row["name"], row["risk"]): row for row in found.summary}
     for name in ("mix-rr", "lemix"):
         assert by[name, 0.01]["out_of_memory"] < by[name, 0.5]["out_of_memory"]
