@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
     from predictors.memory import MemoryModel
+    from predictors.operation_model import OperationTimeModel
+    from predictors.operations import operations
     from predictors.saving import load_model, save_model
     from predictors.sharing import load_pair_slowdown, load_share_slowdown, scaled_costs
     from predictors.time_models import (
@@ -32,6 +34,7 @@ _PLACES = {
     "IterationTimeModel": "iterations",
     "MeasuredTimes": "measured",
     "MemoryModel": "memory",
+    "OperationTimeModel": "operation_model",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
     "load_calibration": "calibration",
@@ -43,6 +46,7 @@ _PLACES = {
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
+    "operations": "operations",
     "save_model": "saving",
     "scaled_costs": "sharing",
     "serving_costs": "iterations",
@@ -56,6 +60,7 @@ __all__ = [
     "LossCurve",
     "MeasuredTimes",
     "MemoryModel",
+    "OperationTimeModel",
     "ReferenceTimeModel",
     "TimeModel",
     "estimate_costs",
@@ -67,6 +72,7 @@ __all__ = [
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",
+    "operations",
     "save_model",
     "scaled_costs",
     "serving_costs",
