@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments import cli_bench, cli_compare, cli_data, cli_replay, cli_risk, cli_study, cli_sweep
+from experiments import (
+    cli_bench,
+    cli_compare,
+    cli_data,
+    cli_predict,
+    cli_replay,
+    cli_risk,
+    cli_study,
+    cli_sweep,
+)
 from experiments.cli_options import Json, Seed, show
 from lemix_opt.errors import InfeasibleError, LemixError
 
@@ -116,7 +125,17 @@ def simulate(
         raise typer.Exit(1)
 
 
-for part in (cli_bench, cli_compare, cli_data, cli_replay, cli_study, cli_sweep, cli_risk):
+_PARTS = (
+    cli_bench,
+    cli_compare,
+    cli_data,
+    cli_predict,
+    cli_replay,
+    cli_risk,
+    cli_study,
+    cli_sweep,
+)
+for part in _PARTS:
     part.register(app)
 
 

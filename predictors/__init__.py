@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from predictors.measured import MeasuredTimes
     from predictors.memory_model import MemoryModel
     from predictors.memory_spread import MemorySpread, load_memory_spread
+    from predictors.operation_model import OperationTimeModel
+    from predictors.operations import operations
     from predictors.saving import load_model, save_model
     from predictors.sharing import load_pair_slowdown, load_share_slowdown, scaled_costs
     from predictors.time_models import (
@@ -34,6 +36,7 @@ _PLACES = {
     "MeasuredTimes": "measured",
     "MemoryModel": "memory_model",
     "MemorySpread": "memory_spread",
+    "OperationTimeModel": "operation_model",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
     "load_calibration": "calibration",
@@ -46,6 +49,7 @@ _PLACES = {
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
+    "operations": "operations",
     "save_model": "saving",
     "scaled_costs": "sharing",
     "serving_costs": "iterations",
@@ -60,6 +64,7 @@ __all__ = [
     "MeasuredTimes",
     "MemoryModel",
     "MemorySpread",
+    "OperationTimeModel",
     "ReferenceTimeModel",
     "TimeModel",
     "estimate_costs",
@@ -72,6 +77,7 @@ __all__ = [
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",
+    "operations",
     "save_model",
     "scaled_costs",
     "serving_costs",

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from lemix_opt.checks import FloatArray
+from lemix_opt.checks import FloatArray, IntArray
 from predictors.intervals import GroupedResiduals, held_out_residuals
 
 
@@ -69,12 +69,19 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         data, target = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
         target = np.asarray(target, dtype=np.float64)
         self._fit(data, target)
-        found = held_out_residuals(self, data, target) if self.calibrate else np.empty(0)
+        found, rows = np.empty(0), np.empty(0, dtype=np.int64)
+        if self.calibrate:
+            found, rows = self._held_out(data, target)
         squares = found**2
         self.residual_std_ = float(np.sqrt(squares.mean())) if found.size else float("nan")
-        self.residuals_ = found / self._scale(data) if found.size else found
-        self.residual_groups_ = self._groups(data)[: found.size]
+        self.residuals_ = found / self._scale(data[rows])
+        self.residual_groups_ = self._groups(data[rows])
         return self
+
+    def _held_out(self, X: FloatArray, y: FloatArray) -> tuple[FloatArray, IntArray]:
+        """Log residuals on held-out folds and the rows they belong to."""
+        found = held_out_residuals(self, X, y)
+        return found, np.arange(found.size)
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
         """Predict values, shape (R,)."""

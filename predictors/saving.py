@@ -12,6 +12,9 @@ from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.files import write_atomically
 
 _TRUSTED = {
+    "predictors.boosting.SymmetricTrees",
+    "predictors.efficiencies.TermTree",
+    "predictors.operation_model.OperationTimeModel",
     "predictors.hops.HopModel",
     "predictors.memory_model.MemoryModel",
     "predictors.time_models.AnalyticTimeModel",
