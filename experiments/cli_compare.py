@@ -54,6 +54,15 @@ def compare(
         float, typer.Option(help="Seconds of one weight synchronisation of 'separate'.")
     ] = 0.0,
     slo_units: Annotated[float, typer.Option(help="SLO in units.")] = 5.0,
+    risk: Annotated[
+        float | None, typer.Option(help="Probability that a task may hold more than planned.")
+    ] = None,
+    time_quantile: Annotated[
+        float | None, typer.Option(help="Quantile of operations' seconds to plan with.")
+    ] = None,
+    room: Annotated[
+        float | None, typer.Option(help="Free memory of a GPU in mean training tasks.")
+    ] = None,
     all_reduce_s: Annotated[
         float, typer.Option(help="Seconds of an all-reduce after each update; not part of LeMix.")
     ] = 0.0,
@@ -83,6 +92,9 @@ def compare(
         gpu_order=gpu_order,
         weight_sync_s=weight_sync,
         slo_units=slo_units,
+        risk=risk,
+        time_quantile=time_quantile,
+        room=room,
         all_reduce_s=all_reduce_s,
         seed=seed,
     )

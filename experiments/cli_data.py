@@ -1,21 +1,19 @@
-"""Commands on data: `lemix datasets`, `lemix fit`."""
+"""The command on data: `lemix datasets`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, show
+from experiments.cli_options import Json
 from lemix_opt.errors import DatasetError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(datasets)
-    app.command()(fit)
 
 
 def datasets(
@@ -59,82 +57,3 @@ def datasets(
     short = [row | {"sha256": f"{row['sha256'][:12]}…"} for row in rows]
     columns = ("name", "licence", "bytes", "sha256", "reader", "where", "get")
     typer.echo(text_table(short, [Column(c, c) for c in columns]))
-
-
-def fit(
-    profile: Annotated[str, typer.Option(help="Measured profile.")],
-    model: Annotated[str, typer.Option(help="Model, as the profile names it.")] = "",
-    gpu: Annotated[str | None, typer.Option(help="GPU type.")] = None,
-    tensor_parallel: Annotated[int, typer.Option(help="GPUs of one measurement.")] = 1,
-    longest: Annotated[float, typer.Option(help="Hold lengths above out.")] = 128,
-    most_tokens: Annotated[float, typer.Option(help="Hold tokens above out.")] = 8192,
-    predictor: Annotated[str, typer.Option(help="Model to save.")] = "analytic",
-    out: Annotated[Path | None, typer.Option(help="Where to save it.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Fit every time model, or the memory model, and print errors on held-out points."""
-    if profile == "fms_fine_tuning_a100":
-        _fit_memory(as_json)
-        return
-    from experiments.profiles import read_profile
-    from experiments.tables import Column, text_table
-    from predictors.errors_by_split import split_errors
-    from predictors.registry import PREDICTORS
-    from predictors.saving import save_model
-
-    found = read_profile(profile, model, gpu, tensor_parallel)
-    points, seconds = found.points
-    rows = [
-        {
-            "predictor": name,
-            "split": error.split,
-            "fitted": error.fitted,
-            "held_out": error.held_out,
-            "repetitions": error.repetitions,
-            "mape_pct": error.mape_pct,
-        }
-        for name in PREDICTORS
-        for error in split_errors(PREDICTORS.create(name), points, seconds, longest, most_tokens)
-    ]
-    head = {
-        "profile": f"{found.name}, {found.model}, {found.gpus} x {found.gpu}",
-        "measured": f"{len(seconds)} runs; {found.measured.missing} missing; "
-        f"{found.measured.implausible} left out because a batch of fewer tokens took longer",
-        "sha256": found.sha256,
-    }
-    if out is not None:
-        fitted = PREDICTORS.create(predictor).fit(points, seconds)
-        save_model(fitted, out, found.sha256)
-        head["saved"] = f"{predictor} model in {out}"
-    if as_json:
-        typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
-        return
-    show(head, as_json=False)
-    columns = (
-        Column("predictor", "predictor"),
-        Column("split", "held out"),
-        Column("fitted", "rows fitted"),
-        Column("held_out", "rows held out"),
-        Column("repetitions", "splits"),
-        Column("mape_pct", "mean abs. error [%]", 1),
-    )
-    typer.echo("\n" + text_table(rows, columns))
-
-
-def _fit_memory(as_json: bool) -> None:
-    import numpy as np
-
-    from experiments.memory_profiles import read_memory_profile
-    from predictors.memory import MemoryModel
-
-    found = read_memory_profile()
-    fitted = MemoryModel().fit(found.parts, found.peak_bytes)
-    error = 100 * float(np.mean(np.abs(np.exp(-fitted.residuals_) - 1)))
-    said = {
-        "profile": f"{found.source}: full fine-tuning of models with a published shape",
-        "measured": f"{len(found.peak_bytes)} runs used, {found.left_out} rows left out",
-        "peak": f"{fitted.constant_ / 2**30:.2f} GiB + {fitted.factor_[0]:.3f} x states"
-        f" + {fitted.factor_[1]:.3f} x activations",
-        "held-out error": f"{error:.1f} % mean absolute, five folds of points",
-    }
-    show(said, as_json)

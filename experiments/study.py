@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.links import NO_HOP, Links, links_of
+from experiments.beliefs import believe
+from experiments.links import NO_HOP, links_of
 from experiments.profiles import GPU_BYTES, PROFILES, read_profile
 from experiments.synced import describe
 from instances import generate, load, stretch
 from lemix_opt.checks import FloatArray, floats
-from lemix_opt.cluster import Cluster
 from lemix_opt.costs import Costs
-from lemix_opt.errors import FieldError, InfeasibleError, unknown
+from lemix_opt.errors import FieldError, unknown
 from lemix_opt.grid import ticks_up, to_seconds
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
@@ -28,10 +28,6 @@ MOST_TASKS = 2_000_000
 """Tasks of one study; more do not fit beside their operations into a usual machine's memory."""
 
 TRACES = ("azure_llm_2023_code", "azure_llm_2023_conv")
-OPTIMIZERS = {
-    "gpu": "mixed-precision Adam on the GPU, 16 bytes per parameter",
-    "host": "weights and gradients on the GPU, optimizer in host memory, 4 bytes per parameter",
-}
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,15 @@ class Study:
         `lemix_opt.weight_sync.published_seconds` knows the published ones.
     slo_units : float, default 5
         SLO of every request in SLO units.
+    risk : float, optional
+        Probability, in (0, 1), that a task may hold more than it is planned with. Bytes are then
+        planned at that quantile and really drawn around their prediction, see
+        `predictors.memory_spread`; they come true as predicted when omitted.
+    time_quantile : float, optional
+        Probability that an operation takes no longer than planned; the prediction when omitted.
+    room : float, optional
+        Memory of a GPU beside what is always there, in mean bytes a training task holds; that of
+        its type when omitted. It is at least what the largest task needs.
     all_reduce_s : float, default 0
         Seconds of an all-reduce on every stage after each training task. LeMix has none; the
         tables say so when it is used.
@@ -101,6 +106,9 @@ class Study:
     gpu_order: str = "reserve"
     weight_sync_s: float = 0.0
     slo_units: float = 5.0
+    risk: float | None = None
+    time_quantile: float | None = None
+    room: float | None = None
     all_reduce_s: float = 0.0
     tick_s: float = 0.001
     seed: int = 0
@@ -173,7 +181,8 @@ def build(study: Study) -> Problem:
     floats("weight_sync_s", study.weight_sync_s, (), minimum=0)
     source = _source(study, work)
     links = links_of(study.hop, study.stages)
-    costs, optimizer, cluster = _predicted(study, work, source, links)
+    beliefs = believe(study, work, source, links)
+    costs = beliefs.median
     reduce_s = float(floats("all_reduce_s", study.all_reduce_s, (), minimum=0))
     reduce_s = float(to_seconds(ticks_up(reduce_s, study.tick_s), study.tick_s))
     every_stage = np.full((1, study.stages), reduce_s)
@@ -182,13 +191,15 @@ def build(study: Study) -> Problem:
     unit = float(costs.forward_s[0][work.is_inference].sum(axis=1).mean())
     slo_s = float(to_seconds(ticks_up(study.slo_units * unit, study.tick_s), study.tick_s))
     work = replace(work, slo_s=np.where(work.is_inference, slo_s, np.inf))
+    # Load, SLO and objective do not depend on what is planned with, so that risks compare.
     instance = Instance(
-        cluster,
+        beliefs.cluster,
         work,
-        costs,
+        replace(beliefs.planned, all_reduce_s=every_stage),
         release_mode=study.release_mode,
         gpu_order=study.gpu_order,
         tick_s=study.tick_s,
+        slo_unit_s=unit,
     )
     from predictors.estimate import stage_costs
     from predictors.stages import layers_by_stage
@@ -199,12 +210,12 @@ def build(study: Study) -> Problem:
         work.is_training,
         layers=layers,
         backward_ratio=study.backward_ratio,
-        held=costs.held_bytes[0],
+        held=beliefs.held_bytes,
         resident=costs.resident_bytes[0],
         hop_s=links.hop_s(work, source.shape),
     )
     actual = replace(actual, all_reduce_s=every_stage)
-    objective = slo_objective(instance)
+    objective = slo_objective(instance.with_costs(costs))
     gpus = f"{source.gpus} GPUs" if source.gpus > 1 else "one GPU"
     head = {
         "truth": f"{source.truth}: {source.provenance}",
@@ -214,7 +225,7 @@ def build(study: Study) -> Problem:
         "load": f"{load_found:.3f}, gaps multiplied by {factor:.4g}",
         "training": f"{work.is_training.mean():.3f} of {work.tasks} tasks, {study.release_mode}",
         "SLO": f"{study.slo_units:g} units of {unit:.4f} s (predicted) = {slo_s:.3f} s",
-        "memory": f"{OPTIMIZERS[optimizer]}; actual bytes taken as predicted",
+        "memory": beliefs.said,
         "weight sync": describe(study.weight_sync_s, int(work.is_training.sum())),
         "hop": links.describe(work, source.shape, study.tick_s),
         "assumed": f"forward in proportion to layers, {', '.join(map(str, layers))} by stage; "
@@ -225,6 +236,8 @@ def build(study: Study) -> Problem:
         f"{objective.late_penalty_s:.4g} s per late request, in seconds",
         "seed": str(study.seed),
     }
+    if study.time_quantile is not None:
+        head["planned with"] = f"seconds that an operation keeps to with {study.time_quantile:g}"
     if reduce_s:
         head["outside LeMix"] = f"all-reduce of {reduce_s:g} s on every stage after each update"
     trace = Trace(instance, actual, source.truth, source.provenance)
@@ -348,38 +361,6 @@ def _beyond(work: Workload, longest: float, most: float) -> str:
         f"{int(far.sum())} tasks predicted beyond the fitted range of {int(longest)} tokens a row, "
         f"{int(most)} in all"
     )
-
-
-def _predicted(
-    study: Study,
-    work: Workload,
-    source: _Source,
-    links: Links,
-) -> tuple[Costs, str, Cluster]:
-    from predictors import estimate_costs
-
-    cluster = Cluster(
-        study.nodes, study.stages, np.full((study.nodes, study.stages), source.memory_bytes)
-    )
-    for optimizer in OPTIMIZERS:
-        costs = estimate_costs(
-            work,
-            source.time_model,
-            source.shape,
-            stages=study.stages,
-            optimizer=optimizer,
-            backward_ratio=study.backward_ratio,
-            tick_s=study.tick_s,
-            hop_model=links.hop_model,
-            link=links.named,
-        )
-        try:
-            Instance(cluster, work, costs)
-        except InfeasibleError as error:
-            refused = error
-            continue
-        return costs, optimizer, cluster
-    raise refused
 
 
 def _compressed(study: Study, work: Workload, costs: Costs) -> tuple[Workload, float, float]:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from predictors.iterations import IterationTimeModel, load_iterations, serving_costs
     from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
-    from predictors.memory import MemoryModel
+    from predictors.memory_model import MemoryModel
+    from predictors.memory_spread import MemorySpread, load_memory_spread
+    from predictors.operation_model import OperationTimeModel
+    from predictors.operations import operations
     from predictors.saving import load_model, save_model
     from predictors.sharing import load_pair_slowdown, load_share_slowdown, scaled_costs
     from predictors.time_models import (
@@ -32,7 +35,9 @@ _PLACES = {
     "LossCurve": "loss_curve",
     "IterationTimeModel": "iterations",
     "MeasuredTimes": "measured",
-    "MemoryModel": "memory",
+    "MemoryModel": "memory_model",
+    "MemorySpread": "memory_spread",
+    "OperationTimeModel": "operation_model",
     "ReferenceTimeModel": "time_models",
     "TimeModel": "time_models",
     "TraceCostModel": "trace_costs",
@@ -42,9 +47,11 @@ _PLACES = {
     "load_hops": "hops",
     "load_loss_curve": "loss_curve",
     "load_iterations": "iterations",
+    "load_memory_spread": "memory_spread",
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
+    "operations": "operations",
     "save_model": "saving",
     "scaled_costs": "sharing",
     "serving_costs": "iterations",
@@ -58,6 +65,8 @@ __all__ = [
     "LossCurve",
     "MeasuredTimes",
     "MemoryModel",
+    "MemorySpread",
+    "OperationTimeModel",
     "ReferenceTimeModel",
     "TimeModel",
     "TraceCostModel",
@@ -67,9 +76,11 @@ __all__ = [
     "load_hops",
     "load_iterations",
     "load_loss_curve",
+    "load_memory_spread",
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",
+    "operations",
     "save_model",
     "scaled_costs",
     "serving_costs",

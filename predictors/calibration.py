@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -12,6 +13,8 @@ from lemix_opt.checks import FloatArray
 from lemix_opt.errors import unknown
 from predictors.errors_by_split import split_errors
 from predictors.time_models import AnalyticTimeModel
+
+_SCORES = 999
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,10 +56,18 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
     def time_model(self) -> AnalyticTimeModel:
-        """Return the formula as a fitted time model."""
+        """Return the formula as a fitted time model.
+
+        Its residuals are log-normal with the stored spread, at `_SCORES` equal steps.
+        """
         fitted = AnalyticTimeModel(calibrate=False)
         fitted.coef_ = np.array([self.constant_s, self.per_token_s, self.per_row_length2_s])
         fitted.n_features_in_ = 2
+        normal = NormalDist(0.0, self.residual_std)
+        steps = (np.arange(_SCORES) + 0.5) / _SCORES
+        fitted.residual_std_ = self.residual_std
+        fitted.residuals_ = np.array([normal.inv_cdf(step) for step in steps])
+        fitted.residual_groups_ = np.zeros(_SCORES, dtype=np.int64)
         return fitted
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.base import clone
 
 from lemix_opt.checks import BoolArray, FloatArray
 from predictors.intervals import points
+from predictors.operations import column, tokens
 
 SEEDS = 3
 
@@ -28,6 +30,9 @@ class SplitError:
         Mean absolute percentage error on the held-out rows.
     repetitions : int
         Over how many random splits it is the mean.
+    covered_pct : float
+        Share of the held-out rows that lie in their interval, in percent; NaN where intervals were
+        not asked for.
     """
 
     split: str
@@ -35,6 +40,7 @@ class SplitError:
     held_out: int
     mape_pct: float
     repetitions: int
+    covered_pct: float = float("nan")
 
 
 def mape_pct(measured: FloatArray, predicted: FloatArray) -> float:
@@ -81,7 +87,11 @@ def random_fifths(X: FloatArray) -> list[BoolArray]:
 
 
 def held_out_errors(
-    model: object, X: FloatArray, y: FloatArray, splits: Mapping[str, Sequence[BoolArray]]
+    model: object,
+    X: FloatArray,
+    y: FloatArray,
+    splits: Mapping[str, Sequence[BoolArray]],
+    coverage: float | None = None,
 ) -> list[SplitError]:
     """Fit without some rows and predict them.
 
@@ -95,6 +105,8 @@ def held_out_errors(
         Measured values.
     splits : mapping of str to sequence of ndarray of bool, shape (R,)
         Rows to fit on by the split's name; the error is the mean over a split's masks.
+    coverage : float, optional
+        Also count how many rows lie in intervals of this coverage.
 
     Returns
     -------
@@ -105,13 +117,63 @@ def held_out_errors(
     for name, masks in splits.items():
         if min(int(m.sum()) for m in masks) < 3 or min(int((~m).sum()) for m in masks) < 1:
             continue
-        errors = [_error(model, X, y, mask) for mask in masks]
+        pairs = [_error(model, X, y, mask, coverage) for mask in masks]
         fitted = int(masks[0].sum())
-        mean = float(np.mean(errors))
-        found.append(SplitError(name, fitted, len(y) - fitted, mean, len(masks)))
+        error, covered = (float(np.mean(part)) for part in zip(*pairs, strict=True))
+        found.append(SplitError(name, fitted, len(y) - fitted, error, len(masks), covered))
     return found
 
 
-def _error(model: object, X: FloatArray, y: FloatArray, fit_on: BoolArray) -> float:
-    fitted = clone(model).set_params(calibrate=False).fit(X[fit_on], y[fit_on])
-    return mape_pct(y[~fit_on], fitted.predict(X[~fit_on]))
+def grouped_fifths(X: FloatArray, groups: npt.NDArray[np.str_]) -> list[BoolArray]:
+    """Return masks of the rows to fit on, one per seed, without a fifth of every group's points."""
+    masks = [np.zeros(len(X), dtype=bool) for _ in range(SEEDS)]
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        for mask, part in zip(masks, random_fifths(X[own]), strict=True):
+            mask[own] = part
+    return masks
+
+
+def operation_splits(
+    X: FloatArray,
+    groups: npt.NDArray[np.str_],
+    models: npt.NDArray[np.str_],
+    gpus: npt.NDArray[np.str_],
+) -> dict[str, list[BoolArray]]:
+    """Rows of operations to fit on, by what is held out.
+
+    A random fifth of every group's points; the longest, the largest batches and the deepest
+    pipelines (above the middle of the distinct values); every model and every GPU type in turn.
+
+    Parameters
+    ----------
+    X : ndarray, shape (R, len(COLUMNS))
+        See `predictors.operations`.
+    groups, models, gpus : ndarray of str, shape (R,)
+        Group, model and GPU type of every row.
+    """
+    splits = {"random fifth": grouped_fifths(X, groups)}
+    for what, values in (
+        ("length", column(X, "length")),
+        ("batch tokens", tokens(X)),
+        ("pipeline", column(X, "pipeline")),
+    ):
+        distinct = np.unique(values)
+        if distinct.size > 1:
+            limit = float(distinct[(distinct.size - 1) // 2])
+            splits[f"{what} > {limit:g}"] = [values <= limit]
+    for what, names in (("unseen model", models), ("unseen GPU", gpus)):
+        if np.unique(names).size > 1:
+            splits[what] = [names != name for name in np.unique(names)]
+    return splits
+
+
+def _error(
+    model: object, X: FloatArray, y: FloatArray, fit_on: BoolArray, coverage: float | None
+) -> tuple[float, float]:
+    fitted = clone(model).set_params(calibrate=coverage is not None).fit(X[fit_on], y[fit_on])
+    error = mape_pct(y[~fit_on], fitted.predict(X[~fit_on]))
+    if coverage is None:
+        return error, float("nan")
+    low, high = fitted.predict_interval(X[~fit_on], coverage).T
+    return error, float(100 * np.mean((low <= y[~fit_on]) & (y[~fit_on] <= high)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from lemix_opt.errors import FieldError, unknown
 from lemix_opt.grid import ticks_up, to_seconds
 from lemix_opt.workload import Workload
 from predictors.memory import held_bytes, resident_bytes
+from predictors.memory_spread import MemorySpread, load_memory_spread
 from predictors.model_shapes import ModelShape
 from predictors.stages import layers_by_stage
 
@@ -32,12 +33,61 @@ class PredictsTime(Protocol):
         ...
 
 
+@runtime_checkable
+class PredictsQuantile(Protocol):
+    """What `estimate_costs` asks of a time model for a quantile."""
+
+    def predict_quantile(self, X: npt.ArrayLike, quantile: float = 0.9) -> FloatArray:
+        """Predict seconds that a forward does not exceed with probability `quantile`."""
+        ...
+
+
 class PredictsHop(Protocol):
     """What `estimate_costs` asks of a hop model."""
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
         """Predict seconds between two stages, X holding the bytes that are sent."""
         ...
+
+
+def forward_quantile(
+    model: PredictsTime, queries: FloatArray, quantile: float | None
+) -> FloatArray:
+    """Predict seconds of whole-model forwards, or a quantile of them, shape (T,).
+
+    Parameters
+    ----------
+    model : PredictsTime
+        Fitted time model.
+    queries : ndarray, shape (T, 2)
+        Batch rows and length in tokens.
+    quantile : float, optional
+        Probability that a forward takes no longer, from the model's held-out residuals; the
+        prediction itself when omitted.
+
+    Raises
+    ------
+    FieldError
+        If the model has no quantiles, or too few residuals for this one.
+    """
+    if quantile is None:
+        return np.asarray(model.predict(queries))
+    level = float(floats("time_quantile", quantile, (), above=0, maximum=1))
+    if not isinstance(model, PredictsQuantile):
+        raise FieldError(
+            f"{level:g} with a {type(model).__name__}",
+            where="time_quantile",
+            expected="a model with predict_quantile",
+        )
+    found = np.asarray(model.predict_quantile(queries, level))
+    if not np.all(np.isfinite(found)):
+        raise FieldError(
+            f"{level:g}",
+            where="time_quantile",
+            expected="a quantile that the model has held-out residuals enough for",
+            hint="Fit the model with calibrate=True, on more points",
+        )
+    return found
 
 
 def stage_costs(
@@ -136,8 +186,14 @@ def estimate_costs(
     layers: Sequence[int] | None = None,
     hop_model: Mapping[str, PredictsHop] | None = None,
     link: str | Sequence[str] = "within",
+    time_quantile: float | None = None,
+    memory_quantile: float | None = None,
+    memory_spread: MemorySpread | None = None,
 ) -> Costs:
-    """Predict the costs of a workload on one node class.
+    """Predict the costs of a workload on one node class, or a quantile of them.
+
+    Policies and the exact model read predicted costs, so that they plan with the quantile given
+    here.
 
     Seconds are rounded up to whole ticks and bytes up to whole MiB, so that the instance lies on
     the solvers' grid and proofs are exact.
@@ -166,11 +222,20 @@ def estimate_costs(
         `predictors.load_hops`. Hops take no time when omitted.
     link : str or sequence of str, shape (S-1,), default "within"
         Kind of link between all stages, or between each two neighbours.
+    time_quantile : float, optional
+        Probability that an operation takes no longer than its predicted seconds, in (0, 1]; the
+        backward stays in its ratio to the forward. The prediction itself when omitted.
+    memory_quantile : float, optional
+        Probability that a task holds no more than its predicted bytes, in (0, 1]. Resident bytes
+        are counted from shapes and have no quantile. The prediction itself when omitted.
+    memory_spread : MemorySpread, optional
+        Residuals that the memory quantile comes from; `load_memory_spread()` when omitted.
 
     Raises
     ------
     FieldError
-        If the model predicts a time that is not positive, or layers or links do not fit.
+        If the model predicts a time that is not positive, layers or links do not fit, or there
+        are too few residuals for a quantile.
     UnknownNameError
         For a link that the hop model does not know.
     """
@@ -179,7 +244,7 @@ def estimate_costs(
     ratio = float(floats("backward_ratio", backward_ratio, (), minimum=0))
     training = workload.is_training
     queries = np.column_stack([workload.batch, workload.prompt_tokens]).astype(np.float64)
-    forward = model.predict(queries) if workload.tasks else np.zeros(0)
+    forward = forward_quantile(model, queries, time_quantile) if workload.tasks else np.zeros(0)
     if forward.size and not np.min(forward) > 0:
         task = int(np.argmin(forward))
         raise FieldError(
@@ -189,12 +254,17 @@ def estimate_costs(
             hint="Fit the time model on more points",
         )
     tokens = workload.batch * workload.prompt_tokens
+    held = held_bytes(shape, stages, tokens, training, layers)
+    if memory_quantile is not None:
+        level = float(floats("memory_quantile", memory_quantile, (), above=0, maximum=1))
+        spread = load_memory_spread() if memory_spread is None else memory_spread
+        held = held * np.exp(spread.log_quantile(level))
     costs = stage_costs(
         forward,
         training,
         layers=own,
         backward_ratio=ratio,
-        held=held_bytes(shape, stages, tokens, training, layers),
+        held=held,
         resident=resident_bytes(shape, stages, optimizer, layers),
         hop_s=0.0 if hop_model is None else stage_hops(workload, shape, stages, hop_model, link),
     )

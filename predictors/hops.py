@@ -127,7 +127,8 @@ class HopCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fitted.break_bytes_ = float("inf") if self.break_bytes is None else self.break_bytes
         fitted.latency_s_ = np.array([self.latency_s[0], self.latency_s[-1]])
         fitted.per_byte_s_ = np.array([self.per_byte_s[0], self.per_byte_s[-1]])
-        fitted.residuals_, fitted.residual_std_ = np.empty(0), self.residual_std
+        fitted.residuals_, fitted.residual_groups_ = np.empty(0), np.empty(0, dtype=np.int64)
+        fitted.residual_std_ = self.residual_std
         fitted.n_features_in_ = 1
         return fitted
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from lemix_opt.checks import FloatArray, IntArray, floats, integers
+from lemix_opt.checks import BoolArray, FloatArray, IntArray, floats, integers
 from lemix_opt.errors import FieldError
 
 MEASURED, INTERPOLATED, LENGTH_EXTRAPOLATED = 0, 1, 2
@@ -62,9 +62,7 @@ class MeasuredTimes:
         batch = integers("batch", self.batch, raw.shape, minimum=1)[here]
         length = integers("length", self.length, raw.shape, minimum=1)[here]
         seconds = floats("seconds", raw[here], above=0)
-        tokens, times = _by_tokens(batch * length, seconds)
-        highest = np.maximum.accumulate(times)
-        falls = np.isin(batch * length, tokens[highest > _FALL * times])
+        falls = ~self.plausible(batch * length, seconds)
         batch, length, seconds = batch[~falls], length[~falls], seconds[~falls]
         if seconds.size < 2:
             raise FieldError(
@@ -84,6 +82,13 @@ class MeasuredTimes:
             ("_points", _medians(shapes, point.ravel(), seconds)),
         ):
             object.__setattr__(self, name, value)
+
+    @staticmethod
+    def plausible(tokens: IntArray, seconds: FloatArray) -> BoolArray:
+        """Whether runs with fewer tokens did not take over 1.25 times as long, shape (R,)."""
+        distinct, times = _by_tokens(tokens, seconds)
+        highest = np.maximum.accumulate(times)
+        return ~np.isin(tokens, distinct[highest > _FALL * times])
 
     def at(self, batch: npt.ArrayLike, length: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
         """Return seconds and their label's index in `LABELS`, both shape (Q,).

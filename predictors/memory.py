@@ -1,4 +1,4 @@
-"""Bytes on a GPU: what is always there, what a task holds, and a correction learned from runs."""
+"""Bytes on a GPU while tasks are scheduled: what is always there, and what a task holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray, choice
 from predictors.model_shapes import ModelShape
-from predictors.regressor import CalibratedRegressor, relative_nnls
 from predictors.stages import layers_by_stage
 
 STATE_BYTES = {"none": 2.0, "host": 4.0, "gpu": 16.0}
@@ -79,25 +78,3 @@ def held_bytes(
     served = shape.kv_bytes_per_token * own / shape.layers
     served = served + 2.0 * (2 * shape.hidden + shape.intermediate)
     return np.asarray(np.where(training[:, None], kept, served) * tokens[:, None])
-
-
-class MemoryModel(CalibratedRegressor):
-    """Measured peak = constant + Σ factor·part, factors at least 0, least relative error.
-
-    Columns are physical estimates in bytes (states, activations, …); the factors are the learned
-    correction of each. See `CalibratedRegressor` for `calibrate` and the residuals.
-
-    Attributes
-    ----------
-    constant_ : float
-        Bytes that are always there.
-    factor_ : ndarray, shape (F,)
-        Correction of every column.
-    """
-
-    def _fit(self, X: FloatArray, y: FloatArray) -> None:
-        found = relative_nnls(np.column_stack([np.ones(len(X)), X]), y)
-        self.constant_, self.factor_ = float(found[0]), found[1:]
-
-    def _predict(self, X: FloatArray) -> FloatArray:
-        return np.asarray(self.constant_ + X @ self.factor_)

@@ -11,8 +11,8 @@ from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from lemix_opt.checks import FloatArray
-from predictors.intervals import conformal_factor, held_out_residuals
+from lemix_opt.checks import FloatArray, IntArray
+from predictors.intervals import GroupedResiduals, held_out_residuals
 
 
 def relative_nnls(features: FloatArray, y: FloatArray) -> FloatArray:
@@ -39,7 +39,10 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     residuals_ : ndarray, shape (R,)
-        Log residuals on held-out folds; empty without calibration.
+        Log residuals on held-out folds, divided by the rows' scale where a class has one; empty
+        without calibration.
+    residual_groups_ : ndarray, shape (R,)
+        Group of each of them.
     residual_std_ : float
         Their root mean square: relative spread of one prediction, NaN without calibration.
     """
@@ -66,10 +69,19 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         data, target = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
         target = np.asarray(target, dtype=np.float64)
         self._fit(data, target)
-        self.residuals_ = held_out_residuals(self, data, target) if self.calibrate else np.empty(0)
-        squares = self.residuals_**2
-        self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
+        found, rows = np.empty(0), np.empty(0, dtype=np.int64)
+        if self.calibrate:
+            found, rows = self._held_out(data, target)
+        squares = found**2
+        self.residual_std_ = float(np.sqrt(squares.mean())) if found.size else float("nan")
+        self.residuals_ = found / self._scale(data[rows])
+        self.residual_groups_ = self._groups(data[rows])
         return self
+
+    def _held_out(self, X: FloatArray, y: FloatArray) -> tuple[FloatArray, IntArray]:
+        """Log residuals on held-out folds and the rows they belong to."""
+        found = held_out_residuals(self, X, y)
+        return found, np.arange(found.size)
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
         """Predict values, shape (R,)."""
@@ -77,10 +89,38 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self._predict(validate_data(self, X, reset=False, dtype=np.float64))
 
     def predict_interval(self, X: npt.ArrayLike, coverage: float = 0.9) -> FloatArray:
-        """Lower and upper value that hold a new measurement with probability `coverage`, (R, 2)."""
-        middle = self.predict(X)
-        factor = conformal_factor(self.residuals_, coverage)
+        """Lower and upper value that hold a new measurement with probability `coverage`, (R, 2).
+
+        Covers rows like those fitted on, also within every group of a class that has groups; see
+        `GroupedResiduals`. Infinite where there are too few held-out rows for the coverage.
+        """
+        middle, scores, groups, scale = self._calibrated(X)
+        factor = np.exp(scale * scores.log_radius(coverage, groups))
         return np.column_stack([middle / factor, middle * factor])
+
+    def predict_quantile(self, X: npt.ArrayLike, quantile: float = 0.9) -> FloatArray:
+        """Value that a new measurement does not exceed with probability `quantile`, shape (R,).
+
+        One-sided, with groups and limits as in `predict_interval`.
+        """
+        middle, scores, groups, scale = self._calibrated(X)
+        return np.asarray(middle * np.exp(scale * scores.log_quantile(quantile, groups)))
+
+    def _calibrated(
+        self, X: npt.ArrayLike
+    ) -> tuple[FloatArray, GroupedResiduals, npt.NDArray[np.generic], FloatArray]:
+        middle = self.predict(X)
+        data = np.asarray(X, dtype=np.float64)
+        scores = GroupedResiduals(self.residuals_, self.residual_groups_)
+        return middle, scores, self._groups(data), self._scale(data)
+
+    def _groups(self, X: FloatArray) -> npt.NDArray[np.generic]:
+        """Group of every row within which intervals hold; one for all unless overridden, (R,)."""
+        return np.zeros(len(X), dtype=np.int64)
+
+    def _scale(self, X: FloatArray) -> FloatArray:
+        """How wide a row's residuals are next to others'; 1 unless overridden, shape (R,)."""
+        return np.ones(len(X))
 
     @abstractmethod
     def _fit(self, X: FloatArray, y: FloatArray) -> None: ...

@@ -12,8 +12,11 @@ from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.files import write_atomically
 
 _TRUSTED = {
+    "predictors.boosting.SymmetricTrees",
+    "predictors.efficiencies.TermTree",
+    "predictors.operation_model.OperationTimeModel",
     "predictors.hops.HopModel",
-    "predictors.memory.MemoryModel",
+    "predictors.memory_model.MemoryModel",
     "predictors.time_models.AnalyticTimeModel",
     "predictors.time_models.BoostedTimeModel",
     "predictors.time_models.ReferenceTimeModel",

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measured_data import DATA, needs_data
 
-from experiments.memory_profiles import read_memory_profile
 from instances import generate
 from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.grid import on_grid
 from predictors import (
     AnalyticTimeModel,
     BoostedTimeModel,
-    MemoryModel,
     estimate_costs,
     load_calibration,
     load_model,
@@ -24,17 +21,6 @@ from predictors import (
 )
 from predictors.memory import held_bytes, resident_bytes
 from predictors.model_shapes import model_shape
-
-
-@needs_data
-def test_the_correction_helps_on_measured_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LEMIX_DATA", str(DATA))
-    found = read_memory_profile()
-    assert (len(found.peak_bytes), found.left_out) == (42, 407)
-    fitted = MemoryModel().fit(found.parts, found.peak_bytes)
-    held_out = np.mean(np.abs(np.exp(-fitted.residuals_) - 1))
-    raw = np.mean(np.abs(found.parts.sum(axis=1) / found.peak_bytes - 1))
-    assert held_out < 0.2 < raw
 
 
 def test_states_by_hand() -> None:
@@ -55,16 +41,6 @@ def test_activations_and_cache_by_hand() -> None:
     assert held[0].tolist() == [34 * 8192 * 20 * 1000] * 4
     # Keys and values: 2 tensors x 2 bytes x 8 heads of 128, 20 layers; then one layer's work.
     assert held[1].tolist() == [1000 * (20 * 2 * 2 * 8 * 128 + 2 * (2 * 8192 + 28672))] * 4
-
-
-def test_the_correction_is_learned() -> None:
-    rng = np.random.default_rng(0)
-    parts = rng.uniform(1e9, 5e10, (40, 2))
-    peak = 2e9 + 1.2 * parts[:, 0] + 0.5 * parts[:, 1]
-    fitted = MemoryModel().fit(parts, peak)
-    assert fitted.constant_ == pytest.approx(2e9)
-    assert fitted.factor_ == pytest.approx([1.2, 0.5])
-    assert np.all(fitted.predict_interval(parts)[:, 1] >= peak * (1 - 1e-6))
 
 
 def test_predicted_costs_lie_on_the_grid_and_never_below_the_model() -> None:

@@ -16,7 +16,7 @@ from lemix_opt.errors import FieldError, UnknownNameError
 from predictors.calibration import calibrations, fit_calibration, load_calibration
 from predictors.errors_by_split import mape_pct, split_errors
 from predictors.intervals import conformal_factor
-from predictors.memory import MemoryModel
+from predictors.memory_model import MemoryModel
 from predictors.registry import PREDICTORS
 from predictors.time_models import AnalyticTimeModel, BoostedTimeModel, ReferenceTimeModel
 

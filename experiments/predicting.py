@@ -1,0 +1,127 @@
+"""Points in, predictions out: what `lemix predict` does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lemix_opt.errors import FieldError, FileFormatError, LemixError, check_keywords
+from lemix_opt.files import write_atomically
+
+_TEXT = ("kind", "model", "gpu")
+Point = dict[str, str | float]
+
+
+def read_points(path: Path, default: Mapping[str, str | float]) -> list[Point]:
+    """Read points from a CSV with a header; what has no column is as in `default`.
+
+    Raises
+    ------
+    FileFormatError
+        For a file that is no CSV of text, an empty one, or a cell that is no number.
+    UnknownNameError
+        For an unknown column, naming the nearest.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"not text ({error.reason})", where=str(path), expected="a CSV in UTF-8"
+        ) from None
+    lines = csv.reader(io.StringIO(text))
+    header = [name.strip() for name in next(lines, [])]
+    if not header:
+        raise FileFormatError("empty", where=str(path), expected="a header and a row per point")
+    check_keywords(f"points in {path}", header, default)
+    found: list[Point] = []
+    for cells in lines:
+        if not cells:
+            continue
+        where = f"{path}, line {lines.line_num}"
+        if len(cells) != len(header):
+            raise FileFormatError(f"{len(cells)} cells", where=where, expected=f"{len(header)}")
+        point: Point = dict(default)
+        for name, cell in zip(header, cells, strict=True):
+            point[name] = cell.strip() if name in _TEXT else _number(cell, f"{where}, {name}")
+        found.append(point)
+    if not found:
+        raise FileFormatError("no rows", where=str(path), expected="a row per point")
+    return found
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise FileFormatError(f"{cell!r}", where=where, expected="a finite number")
+    return value
+
+
+def predict_points(
+    model: Any, points: Sequence[Point], coverage: float, source: str
+) -> list[dict[str, Any]]:
+    """Predict every point: seconds, interval and provenance beside what was asked.
+
+    Raises
+    ------
+    FieldError
+        If the model is not one of operations, or a value is out of range, naming the point.
+    """
+    from predictors.model_shapes import model_shape
+    from predictors.operation_model import LABELS, OperationTimeModel
+    from predictors.operations import operations
+
+    if not isinstance(model, OperationTimeModel):
+        raise FieldError(
+            type(model).__name__,
+            where="saved model",
+            expected="one fitted to a profile of operations, such as muxserve-prefill",
+        )
+    rows = []
+    for number, point in enumerate(points, start=1):
+        numbers = {k: v for k, v in point.items() if k not in (*_TEXT, "number_bytes")}
+        try:
+            shape = model_shape(str(point["model"]))
+            row = operations(
+                str(point["kind"]),
+                shape,
+                str(point["gpu"]),
+                number_bytes=int(point["number_bytes"]),
+                **numbers,
+            )
+        except LemixError as error:
+            raise type(error)(f"point {number} of {source}: {error}") from None
+        rows.append(row)
+    X = np.concatenate(rows)
+    seconds, interval, label = (
+        model.predict(X),
+        model.predict_interval(X, coverage),
+        model.provenance(X),
+    )
+    return [
+        {
+            **point,
+            "seconds": float(seconds[at]),
+            "low_s": float(interval[at, 0]),
+            "high_s": float(interval[at, 1]) if np.isfinite(interval[at, 1]) else None,
+            "provenance": LABELS[label[at]],
+        }
+        for at, point in enumerate(points)
+    ]
+
+
+def write_predictions(found: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write predictions as CSV; the file appears whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,208 @@
+"""Non-negative fits of physical terms, group by group, each leaning on the group above it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from lemix_opt.checks import FloatArray, IntArray
+
+_ROUNDS = 3
+_STEPS = 6
+_BEND = 0.05
+"""Relative residual from which rows count by their absolute instead of squared error, at least."""
+_NOISE = 0.05
+"""Relative error of a row that a coefficient's distance from its prior is weighed against."""
+_NEW = 0.1
+"""Part of a term's first width that a group may add to what the group above has."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What coefficients are before anything is measured, and how uncertain, both shape (K,)."""
+
+    mean: FloatArray
+    width: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class TermTree:
+    """Coefficients of physical terms: for all rows, and for groups within groups.
+
+    Parameters
+    ----------
+    keys : tuple of ndarray, level l of shape (G_l, W_l)
+        Columns that tell the groups of a level apart, ascending; the first level is the widest.
+    coefficients : tuple of ndarray, level l of shape (G_l, K)
+        Seconds per second at peak rates.
+    """
+
+    keys: tuple[FloatArray, ...]
+    coefficients: tuple[FloatArray, ...]
+    blocks: IntArray
+    sharpness: float
+
+    def predict(self, terms: FloatArray, levels: tuple[FloatArray, ...]) -> FloatArray:
+        """Seconds by the deepest known group of every row, shape (R,); NaN where none is."""
+        found = np.full(len(terms), np.nan)
+        for node, table in zip(self.nodes(levels), self.coefficients, strict=True):
+            known = node >= 0
+            for at in np.unique(node[known]):
+                rows = node == at
+                found[rows] = overlap(terms[rows], table[at], self.blocks, self.sharpness)
+        return found
+
+    def nodes(self, levels: tuple[FloatArray, ...]) -> tuple[IntArray, ...]:
+        """Group of every row by level, −1 where unknown, each of shape (R,)."""
+        return tuple(find_rows(k, rows) for k, rows in zip(self.keys, levels, strict=True))
+
+
+def overlap(
+    terms: FloatArray, coefficients: FloatArray, blocks: IntArray, sharpness: float
+) -> FloatArray:
+    """Seconds of blocks of terms that run at the same time, shape (R,).
+
+    (Σ block^p)^(1/p): their sum at sharpness p = 1, the longest one alone for p to infinity.
+    """
+    if sharpness == 1:
+        return np.asarray(terms @ coefficients)
+    parts = np.stack(
+        [terms[:, blocks == b] @ coefficients[blocks == b] for b in range(int(blocks.max()) + 1)]
+    )
+    longest = np.maximum(parts.max(axis=0), 1e-30)
+    return np.asarray(longest * np.sum((parts / longest) ** sharpness, axis=0) ** (1 / sharpness))
+
+
+def find_rows(keys: FloatArray, rows: FloatArray) -> IntArray:
+    """Return which row of `keys` each row equals, −1 for none, shape (R,)."""
+    distinct, place = distinct_rows(rows)
+    known = {key.tobytes(): at for at, key in enumerate(np.ascontiguousarray(keys))}
+    found = [known.get(row.tobytes(), -1) for row in np.ascontiguousarray(distinct)]
+    return np.array(found, dtype=np.int64)[place]
+
+
+def distinct_rows(rows: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return distinct rows, and which of them every row is, shape (R,)."""
+    # A weighted sum tells rows apart much faster than comparing them column by column.
+    weights = np.random.default_rng(0).uniform(1, 2, rows.shape[1])
+    _, first, place = np.unique(rows @ weights, return_index=True, return_inverse=True)
+    return rows[first], np.asarray(place).reshape(-1)
+
+
+def fit_tree(
+    terms: FloatArray,
+    y: FloatArray,
+    levels: tuple[FloatArray, ...],
+    spread: float,
+    default: Prior,
+    blocks: IntArray,
+    sharpness: float,
+    weights: FloatArray | None = None,
+) -> TermTree:
+    """Fit coefficients level by level; those of a group lean on those of the group above it.
+
+    Parameters
+    ----------
+    terms : ndarray, shape (R, K)
+        Seconds at peak rates.
+    y : ndarray, shape (R,)
+        Measured seconds.
+    levels : tuple of ndarray, level l of shape (R, W_l)
+        Columns that tell the groups of a level apart.
+    spread : float
+        Relative distance of a group's coefficients from those of the group above it.
+    weights : ndarray, shape (R,), optional
+        Weight of every row; 1 when omitted.
+    """
+    each = np.ones(len(y)) if weights is None else weights
+    keys: list[FloatArray] = []
+    found: list[FloatArray] = []
+    above = np.zeros((len(y), 0))
+    for depth, level in enumerate(levels):
+        distinct, place = distinct_rows(level)
+        table = np.empty((len(distinct), terms.shape[1]))
+        for at in range(len(distinct)):
+            rows = place == at
+            prior = above[np.argmax(rows)] if depth else default.mean
+            width = spread * (prior + _NEW * default.width) if depth else default.width
+            table[at] = _robust(terms[rows], y[rows], each[rows], prior, width, blocks, sharpness)
+        keys.append(distinct)
+        found.append(table)
+        above = table[place]
+    return TermTree(tuple(keys), tuple(found), blocks, sharpness)
+
+
+def _robust(
+    terms: FloatArray,
+    y: FloatArray,
+    weights: FloatArray,
+    prior: FloatArray,
+    width: FloatArray,
+    blocks: IntArray,
+    sharpness: float,
+) -> FloatArray:
+    """Coefficients of at least 0 by Huber's loss of relative errors, leaning on a prior."""
+    relative = terms / y[:, None]
+    scale = np.sqrt(np.mean(relative**2, axis=0))
+    robust = np.ones(len(y))
+
+    def solve(slope: FloatArray, anchors: list[tuple[FloatArray, FloatArray]]) -> FloatArray:
+        root = np.sqrt(weights * robust)
+        rows = [relative * slope * root[:, None]]
+        target = [root]
+        for strength, middle in anchors:
+            rows.append(np.diag(strength))
+            target.append(strength * middle)
+        return gram_nnls(np.concatenate(rows), np.concatenate(target))
+
+    def miss(found: FloatArray) -> FloatArray:
+        return np.abs(overlap(relative, found, blocks, sharpness) - 1)
+
+    lean = (_NOISE / width, prior)
+
+    def loss(found: FloatArray) -> float:
+        far = float(np.sum((lean[0] * (found - prior)) ** 2))
+        return float(np.sum(weights * robust * miss(found) ** 2)) + far
+
+    found = prior
+    damping = 0.1 * len(y)
+    for _ in range(_STEPS):
+        robust = _huber(miss(found))
+        before = loss(found)
+        slope = _slopes(relative, found, blocks, sharpness)
+        new = solve(slope, [lean, (np.sqrt(damping) * scale, found)])
+        if loss(new) < before:
+            found, damping = new, damping / 3
+        else:
+            damping *= 10
+    return found
+
+
+def gram_nnls(features: FloatArray, y: FloatArray) -> FloatArray:
+    """Coefficients of at least 0 and least squared error, by way of the normal equations."""
+    scale = np.linalg.norm(features, axis=0)
+    scale[scale == 0] = 1.0
+    scaled = features / scale
+    gram = scaled.T @ scaled
+    # A trace of ridge keeps columns apart that are the same on these rows.
+    gram[np.diag_indices_from(gram)] += 1e-9
+    triangle = np.linalg.cholesky(gram, upper=True)
+    found, _ = nnls(triangle, np.linalg.solve(triangle.T, scaled.T @ y))
+    return np.asarray(found / scale)
+
+
+def _huber(miss: FloatArray) -> FloatArray:
+    bend = max(_BEND, 1.5 * float(np.median(miss)))
+    return np.minimum(1.0, bend / np.maximum(miss, 1e-12))
+
+
+def _slopes(
+    relative: FloatArray, found: FloatArray, blocks: IntArray, sharpness: float
+) -> FloatArray:
+    """Return derivatives of `overlap` by its terms, which it is the weighted sum of."""
+    total = np.maximum(overlap(relative, found, blocks, sharpness), 1e-30)
+    parts = [relative[:, blocks == b] @ found[blocks == b] for b in range(int(blocks.max()) + 1)]
+    slopes = [np.maximum(part / total, 0.02) ** (sharpness - 1) for part in parts]
+    return np.asarray(np.stack(slopes, axis=1)[:, blocks])

@@ -1,0 +1,260 @@
+"""Peak memory of runs: physical parts, each with a learned factor, and a guarded correction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from lemix_opt.checks import FloatArray, floats
+from lemix_opt.errors import FieldError
+from predictors.intervals import (
+    FOLDS,
+    GroupedResiduals,
+    held_out_residuals,
+    log_residuals,
+    points,
+)
+from predictors.regressor import CalibratedRegressor
+
+POOLED_ROWS = 5.0
+"""What all other groups together count as beside a group's own residuals; few, since models of
+other shapes err differently."""
+SHARES = (0.0, 0.5, 1.0)
+"""Shares of the boosted correction that held-out groups choose from."""
+_ROUNDS = 30
+_LEAST_SHARE = 0.05
+"""Share of the peak that a part counts as at least in the weight of its prior: what never was more
+cannot be learned, and its factor stays near 1."""
+
+
+class MemoryModel(CalibratedRegressor):
+    """Measured peak = largest over phases of Σ factor·part, factors at least 0.
+
+    Columns are physical estimates in bytes (states, activations, …), see
+    `predictors.memory_parts`; factors are the learned correction of each, of least relative
+    squared error. Which phase a run peaks in follows from the factors themselves and is found by
+    turns. On top a share of gradient boosting of the log residual, clipped to the range that was
+    fitted on; the share is what did best on groups of runs that were left out whole, and 0 unless
+    it did better there than the factors alone.
+
+    Parameters
+    ----------
+    phases : sequence of sequence of int, optional
+        Columns that are there at once; all columns in one phase when omitted.
+    prior_runs : float, default 0
+        How many runs the belief that every factor is 1 weighs as much as. With 0 there is also a
+        constant, bytes that are always there.
+    boost : float, optional
+        Share of the boosted correction in [0, 1]; chosen on held-out groups when None.
+    random_state : int, default 0
+        Seed of the boosting.
+    calibrate : bool, default True
+        See `CalibratedRegressor`.
+
+    Attributes
+    ----------
+    constant_ : float
+        Bytes that are always there.
+    factor_ : ndarray, shape (F,)
+        Correction of every column.
+    share_ : float
+        Share of the boosted correction.
+    residual_groups_ : ndarray, shape (R,)
+        Group of every residual.
+    """
+
+    def __init__(
+        self,
+        phases: Sequence[Sequence[int]] | None = None,
+        prior_runs: float = 0.0,
+        boost: float | None = 0.0,
+        random_state: int | None = 0,
+        calibrate: bool = True,
+    ) -> None:
+        super().__init__(calibrate)
+        self.phases = phases
+        self.prior_runs = prior_runs
+        self.boost = boost
+        self.random_state = random_state
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> Self:
+        """Fit to measured peaks.
+
+        Parameters
+        ----------
+        X : array_like, shape (R, F)
+            Bytes of every part.
+        y : array_like, shape (R,)
+            Measured peak bytes.
+        groups : array_like, shape (R,), optional
+            What every run is of, for instance its model: groups are left out whole to choose the
+            share of boosting, and have intervals of their own. Without them, repeats of a point.
+        """
+        data, target = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
+        target = np.asarray(target, dtype=np.float64)
+        families = points(data) if groups is None else _checked(groups, len(target))
+        share = self._chosen_share(data, target, families) if self.boost is None else self.boost
+        self.share_ = float(floats("boost", share, (), minimum=0, maximum=1))
+        self._fit(data, target)
+        fixed = clone(self).set_params(boost=self.share_)
+        self.residuals_ = held_out_residuals(fixed, data, target) if self.calibrate else np.empty(0)
+        squares = self.residuals_**2
+        self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
+        everyone = np.zeros(len(target), dtype=np.int64) if groups is None else families
+        self.residual_groups_ = everyone[: len(self.residuals_)]
+        return self
+
+    def predict_interval(
+        self, X: npt.ArrayLike, coverage: float = 0.9, groups: npt.ArrayLike | None = None
+    ) -> FloatArray:
+        """Lower and upper value that hold a new measurement with probability `coverage`, (R, 2).
+
+        Parameters
+        ----------
+        X : array_like, shape (R, F)
+            Bytes of every part.
+        coverage : float, default 0.9
+            Probability.
+        groups : array_like, shape (R,), optional
+            Group of every row, as in `fit`; an unknown one has the interval of all together.
+        """
+        middle = self.predict(X)
+        radius = self._residuals().log_radius(coverage, self._asked(groups, len(middle)))
+        return np.column_stack([middle * np.exp(-radius), middle * np.exp(radius)])
+
+    def predict_quantile(
+        self, X: npt.ArrayLike, quantile: float = 0.9, groups: npt.ArrayLike | None = None
+    ) -> FloatArray:
+        """Bytes that a new measurement stays below with probability `quantile`, shape (R,).
+
+        Conformal, from signed residuals; infinite where the group's residuals and those beside
+        them are too few for the quantile. Parameters as for `predict_interval`.
+        """
+        middle = self.predict(X)
+        asked = self._asked(groups, len(middle))
+        return np.asarray(middle * np.exp(self._residuals().log_quantile(quantile, asked)))
+
+    def _residuals(self) -> GroupedResiduals:
+        check_is_fitted(self)
+        return GroupedResiduals(self.residuals_, self.residual_groups_, POOLED_ROWS)
+
+    def _asked(self, groups: npt.ArrayLike | None, rows: int) -> npt.NDArray[Any]:
+        if groups is not None:
+            return _checked(groups, rows)
+        kind = self.residual_groups_.dtype.type
+        return np.full(rows, kind(0) if self.residual_groups_.dtype.kind in "iu" else kind(""))
+
+    def _fit(self, X: FloatArray, y: FloatArray) -> None:
+        self._fit_factors(X, y)
+        self.correction_ = None
+        if self.share_ > 0:
+            from sklearn.ensemble import GradientBoostingRegressor
+
+            logs = _logs(X)
+            self.low_, self.high_ = logs.min(axis=0), logs.max(axis=0)
+            self.correction_ = GradientBoostingRegressor(
+                n_estimators=50,
+                learning_rate=0.1,
+                max_depth=3,
+                min_samples_leaf=3,
+                random_state=self.random_state,
+            ).fit(logs, log_residuals(y, self._physical(X)))
+
+    def _fit_factors(self, X: FloatArray, y: FloatArray) -> None:
+        """Assign runs to phases and fit, by turns, and keep the best."""
+        prior = float(floats("prior_runs", self.prior_runs, (), minimum=0))
+        best = np.inf
+        factor, constant = np.ones(X.shape[1]), 0.0
+        weight = np.where(y > 0, 1 / np.where(y > 0, y, 1.0), 1.0)
+        phased, seen = self._phased(X), None
+        for _ in range(_ROUNDS):
+            phase = np.argmax(phased @ factor, axis=0)
+            if seen is not None and np.array_equal(phase, seen):
+                break
+            seen = phase
+            parts = phased[phase, np.arange(len(X))]
+            found = _shrunk_nnls(parts * weight[:, None], weight, y * weight, prior)
+            constant, factor = float(found[0]), found[1:]
+            loss = float(np.mean((weight * (self._peak(phased, constant, factor) - y)) ** 2))
+            if loss < best:
+                best, self.constant_, self.factor_ = loss, constant, factor
+
+    def _chosen_share(self, X: FloatArray, y: FloatArray, families: npt.NDArray[Any]) -> float:
+        """Share of the correction with the least error on groups left out whole."""
+        distinct = len(np.unique(families))
+        if distinct < 2:
+            return SHARES[0]
+        errors = np.zeros(len(SHARES))
+        whole = clone(self).set_params(calibrate=False, boost=1.0)
+        for fit_on, held in GroupKFold(min(FOLDS, distinct)).split(X, groups=families):
+            model = clone(whole).fit(X[fit_on], y[fit_on])
+            physical = model._physical(X[held])
+            logs = log_residuals(model._predict(X[held]), physical)
+            for at, share in enumerate(SHARES):
+                corrected = physical * np.exp(share * logs)
+                errors[at] += np.sum(np.abs(log_residuals(y[held], corrected)))
+        return SHARES[int(np.argmin(errors))]
+
+    def _phased(self, X: FloatArray) -> FloatArray:
+        """Parts by phase, 0 where a phase does not have them, shape (phases, R, F)."""
+        if self.phases is None:
+            return X[None]
+        found = np.zeros((len(self.phases), *X.shape))
+        for at, columns in enumerate(self.phases):
+            if max(columns) >= X.shape[1]:
+                raise FieldError(
+                    f"{X.shape[1]} columns", where="X", expected=f"more than {max(columns)}"
+                )
+            found[at][:, list(columns)] = X[:, list(columns)]
+        return found
+
+    @staticmethod
+    def _peak(phased: FloatArray, constant: float, factor: FloatArray) -> FloatArray:
+        return np.asarray(constant + np.max(phased @ factor, axis=0))
+
+    def _physical(self, X: FloatArray) -> FloatArray:
+        return self._peak(self._phased(X), self.constant_, self.factor_)
+
+    def _predict(self, X: FloatArray) -> FloatArray:
+        found = self._physical(X)
+        if self.correction_ is None:
+            return found
+        logs = np.clip(_logs(X), self.low_, self.high_)
+        return np.asarray(found * np.exp(self.share_ * self.correction_.predict(logs)))
+
+
+def _shrunk_nnls(
+    parts: FloatArray, constant: FloatArray, target: FloatArray, prior_runs: float
+) -> FloatArray:
+    """Constant and factors of at least 0 and least squares, factors drawn towards 1, (1 + F,).
+
+    The constant is left out where there is a prior, which none is known for.
+    """
+    size = np.linalg.norm(constant)
+    scale = np.linalg.norm(parts, axis=0)
+    if prior_runs == 0:
+        scale = np.where(scale > 0, scale, 1.0)
+        found = nnls(np.column_stack([constant / (size or 1.0), parts / scale]), target)[0]
+        return np.concatenate([found[:1] / (size or 1.0), found[1:] / scale])
+    share = np.maximum(np.sqrt(np.mean(parts**2, axis=0)), _LEAST_SHARE)
+    belief = np.sqrt(prior_runs) * share
+    found = nnls(np.vstack([parts, np.diag(belief)]), np.concatenate([target, belief]))[0]
+    return np.concatenate([[0.0], found])
+
+
+def _logs(X: FloatArray) -> FloatArray:
+    return np.asarray(np.sign(X) * np.log1p(np.abs(X)))
+
+
+def _checked(groups: npt.ArrayLike, rows: int) -> npt.NDArray[Any]:
+    found = np.asarray(groups)
+    if found.shape != (rows,):
+        raise FieldError(f"shape {found.shape}", where="groups", expected=f"shape ({rows},)")
+    return found
