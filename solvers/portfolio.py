@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +17,18 @@ from lemix_opt.schedule import Schedule
 from solvers.bounds.front import lower_bound, start_windows
 from solvers.bounds.warm import compile_bounds
 from solvers.exact.cpsat import CpSat
+from solvers.exact.data import tick_data
 from solvers.exact.limits import Limits
+from solvers.exact.readout import Key
+from solvers.exact.special import is_special
 from solvers.incumbent import Incumbent, OnSolution
 from solvers.lns.windows import Options, improve
 from solvers.search.anneal import Anneal
 from solvers.search.rebuild import rebuild
 from solvers.search.search import Search
 from solvers.search.warm import compile_search
+
+Windows = Mapping[Key, tuple[int, int]]
 
 FIRST, ALONE = 0.05, 0.35
 """Parts of the time limit by which rebuilding ends, and with one worker annealing and windows."""
@@ -115,6 +121,9 @@ class _Run:
     def go(self) -> None:
         """Search, bound and prove."""
         best, instance = self.best, self.best.instance
+        if is_special(instance, best.objective, tick_data(instance, bound=False)):
+            self._prove(self.solver.workers, {})
+            return
         search = self.search = Search(best, self.halt)
         search.begin()
         side_by_side = self.solver.workers > 1 and self.limit is None
@@ -144,17 +153,21 @@ class _Run:
         if best.proven or left_s <= 0:
             return
         workers = self.solver.workers - (self.thread is not None)
-        initial = best.schedule
-        windows = {}
-        if initial is not None:
+        windows: Windows = {}
+        if best.schedule is not None:
             windows = start_windows(instance, best.objective, bound, best.first_value)
+        self._prove(workers, windows)
+
+    def _prove(self, workers: int, windows: Windows) -> None:
+        """Let cpsat search what is left, from the best schedule on."""
+        best = self.best
         self.exact = CpSat(workers=workers, windows=windows).solve(
-            instance,
+            best.instance,
             best.objective,
-            time_limit_s=left_s,
+            time_limit_s=self.time_limit_s - best.elapsed_s,
             deterministic_limit=self.limit,
             seed=self.seed,
-            initial=initial,
+            initial=best.schedule,
             on_solution=self._offer,
         )
         low = self.exact.lower_bound

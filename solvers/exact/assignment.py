@@ -55,7 +55,7 @@ def build(
     end = data.horizon if horizon is None else min(horizon, data.horizon)
     model = Model(cp, chains(instance, data), on, end, check)
     model.makespan = cp.new_int_var(0, end, "makespan")
-    size = _blocks(instance, data)
+    size = blocks(instance, data)
     fits = np.all(data.held <= data.room[:, None, :], axis=2)
     for i, row in enumerate(on):
         cp.add_exactly_one(row)
@@ -75,7 +75,7 @@ def starts(instance: Instance, data: TickData, node: IntArray) -> dict[Key, int]
     """Return the starts of all operations when every node runs its tasks in order of release."""
     found: dict[Key, int] = {}
     free = [0] * instance.cluster.nodes
-    size = _blocks(instance, data)
+    size = blocks(instance, data)
     for i in np.argsort(data.release, kind="stable").tolist():
         n = int(node[i])
         begin = max(free[n], int(data.release[i]))
@@ -86,7 +86,7 @@ def starts(instance: Instance, data: TickData, node: IntArray) -> dict[Key, int]
     return found
 
 
-def _blocks(instance: Instance, data: TickData) -> IntArray:
+def blocks(instance: Instance, data: TickData) -> IntArray:
     """Ticks of every task in one piece, shape (N, T)."""
     training = instance.workload.is_training
     back = data.backward[:, :, 0] + data.update[:, :1]

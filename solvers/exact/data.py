@@ -90,7 +90,9 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
             instance.workload.release_s,
         )
     )
-    steady = bool(np.all(held == np.floor(held)) and np.all(room == np.floor(room)))
+    # Rounding changes nothing where all tasks together have room even if rounded to the safe side.
+    ample = np.all(np.ceil(held).sum(axis=1) <= np.floor(room))
+    steady = bool(ample or (np.all(held == np.floor(held)) and np.all(room == np.floor(room))))
     return TickData(
         forward,
         backward,

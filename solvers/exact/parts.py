@@ -37,6 +37,10 @@ class Parts:
         Under FIFO, the literals that order pairs of tasks on all stages are transitive.
     assignment : bool
         One stage and makespan alone: placements without starts, which follow from them.
+    placement : bool
+        Such placements by HiGHS ahead of CP-SAT.
+    tree : bool
+        For the makespan of a flow shop, branch and bound over its orders ahead of the model.
     training : bool
         For the makespan, the training tasks alone first: a bound for all, and a schedule that
         requests are inserted into.
@@ -53,6 +57,8 @@ class Parts:
     symmetry: bool = True
     order: bool = True
     assignment: bool = True
+    placement: bool = True
+    tree: bool = True
     training: bool = True
     start: bool = True
 

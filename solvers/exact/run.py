@@ -23,9 +23,11 @@ from solvers.exact.heads import closed_loop
 from solvers.exact.hints import hint
 from solvers.exact.limits import Limits, OutOfTimeError
 from solvers.exact.model import build
+from solvers.exact.order_tree import compile_tree
 from solvers.exact.parts import Parts
 from solvers.exact.readout import Key, schedule_from, starts_of
 from solvers.exact.search import search
+from solvers.exact.special import is_flow_shop, solve_special
 from solvers.exact.start import first_boards, insert
 from solvers.exact.terms import levels
 from solvers.exact.variables import Model
@@ -55,6 +57,8 @@ class Run:
         windows: Mapping[Key, tuple[int, int]] | None = None,
     ) -> None:
         self.windows = windows or {}
+        if parts.tree and is_flow_shop(instance, objective):
+            compile_tree()
         self.limits = Limits(time_limit_s, deterministic_limit)
         self.instance, self.objective, self.parts = instance, objective, parts
         self.workers, self.seed = workers, seed
@@ -69,13 +73,15 @@ class Run:
             self.best.offer(initial)
         data = tick_data(self.instance, bound=False)
         try:
-            if self.parts.start:
+            self._special_case(data)
+            if self.parts.start and not self.best.proven:
                 self._start(data)
             if self.parts.training:
                 self._train_first(data)
             if self.interrupted:
                 raise KeyboardInterrupt
-            self._descend(data, bound=False, share=1.0 if data.exact else 0.5)
+            if not self.best.proven:
+                self._descend(data, bound=False, share=1.0 if data.exact else 0.5)
             if not data.exact and not self.interrupted:
                 self._descend(tick_data(self.instance, bound=True), bound=True, share=1.0)
         except OutOfTimeError:
@@ -98,6 +104,17 @@ class Run:
             impossible=self.impossible,
             rounding=not data.exact and self.schedule_proven,
         )
+
+    def _special_case(self, data: TickData) -> None:
+        found = solve_special(self.instance, self.objective, data, self.parts, self.limits)
+        if found is None:
+            return
+        if found.schedule is not None:
+            self.best.offer(found.schedule)
+        self.floor = self.objective.makespan * found.lower_bound * self.instance.tick_s
+        self.best.raise_bound(self.floor)
+        if found.interrupted:
+            raise KeyboardInterrupt
 
     def _start(self, data: TickData) -> None:
         chain = chains(self.instance, data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ortools.sat.python import cp_model
 
 from solvers.exact.limits import Limits
+from solvers.exact.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -79,33 +79,10 @@ def search(
     if deterministic is not None:
         p.max_deterministic_time = max(deterministic, 0.0)
     status: list[Any] = []
-    failed: list[BaseException] = []
-    # Not Thread.join: Python 3.11 takes a thread for ended when Ctrl-C interrupts that.
-    ended = threading.Event()
 
     def work() -> None:
-        try:
-            status.append(solver.solve(cp, None if hear is None else _Watch(hear)))
-        except BaseException as error:
-            failed.append(error)
-        finally:
-            ended.set()
+        status.append(solver.solve(cp, None if hear is None else _Watch(hear)))
 
-    thread = threading.Thread(target=work, daemon=True)
-    interrupted = False
-    thread.start()
-    while not ended.is_set():
-        try:
-            # Waits without a timeout cannot be interrupted on every platform.
-            ended.wait(0.2)
-            if limits.left_s(share) < 0:
-                solver.stop_search()
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-            solver.stop_search()
-    if failed:
-        raise failed[0]
+    interrupted = wait_for(work, lambda: limits.left_s(share) < 0, solver.stop_search)
     limits.spent += solver.response_proto.deterministic_time
     return Found(status[0], solver.objective_value, solver.best_objective_bound, interrupted)

@@ -37,7 +37,7 @@ def first_boards(
     limits : Limits
         Of the run; `OutOfTimeError` is raised when they are over.
     """
-    if any(not _fits(data, c, i) for i, c in enumerate(chain)):
+    if not fits(data, chain):
         return []
     release = data.release.copy()
     training = instance.workload.is_training
@@ -57,8 +57,12 @@ def first_boards(
     return boards
 
 
-def _fits(data: TickData, chain: Chain, i: int) -> bool:
-    return bool(np.all(data.held[list(chain.nodes), i] <= data.room[list(chain.nodes)]))
+def fits(data: TickData, chain: Sequence[Chain]) -> bool:
+    """Whether every task fits on the nodes that its chain names."""
+    return all(
+        bool(np.all(data.held[list(c.nodes), i] <= data.room[list(c.nodes)]))
+        for i, c in enumerate(chain)
+    )
 
 
 def _flow_shop_order(chain: Sequence[Chain], data: TickData) -> list[int]:
