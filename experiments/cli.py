@@ -14,6 +14,7 @@ from experiments import (
     cli_compare,
     cli_data,
     cli_replay,
+    cli_serving,
     cli_study,
     cli_sweep,
     cli_trace,
@@ -124,7 +125,17 @@ def simulate(
         raise typer.Exit(1)
 
 
-for part in (cli_bench, cli_compare, cli_data, cli_replay, cli_study, cli_sweep, cli_trace):
+PARTS = (
+    cli_bench,
+    cli_compare,
+    cli_data,
+    cli_replay,
+    cli_serving,
+    cli_study,
+    cli_sweep,
+    cli_trace,
+)
+for part in PARTS:
     part.register(app)
 
 
