@@ -55,7 +55,9 @@ def replay_serving(
 
 def lines(found: ServingReplay) -> dict[str, str]:
     """Return limits, errors and their parts for people, each with unit and provenance."""
-    said = {"requests": f"{found.requests} replayed, {found.left_out} without a last token left out"}
+    said = {
+        "requests": f"{found.requests} replayed, {found.left_out} without a last token left out"
+    }
     for name, value in vars(found.limits).items():
         text = f"{value.value:.0f} {value.unit}".strip()
         if name == "ahead":

@@ -165,7 +165,7 @@ class _Seen:
         return found
 
     def batch_cap(self) -> Estimate:
-        """The largest number running, if it is a plateau while others wait and memory is free."""
+        """Take the largest number running if it lasts while others wait and memory is free."""
         most = int(self.running.max())
         capped = (self.running == most) & (self.waiting > 0) & (self.kv_pct < KV_SHORT_PCT)
         if capped.sum() >= LEAST_STEPS:
@@ -179,9 +179,8 @@ class _Seen:
         """Prompt tokens per iteration while requests wait though memory is free.
 
         Counted from end to end of iterations, over the longest such stretch before memory is first
-        short, as prompts that are prefilled again are not in the log; a prompt that is cut at either
-        end of it is the uncertainty. Settings are powers of two, so that the nearest one
-        is taken.
+        short, as prompts that are prefilled again are not in the log; a prompt that is cut at an
+        end of it is the uncertainty. Settings are powers of two, so that the nearest one is taken.
         """
         ends = self._boundaries()
         best: tuple[int, int] = (0, 0)
@@ -226,8 +225,8 @@ class _Seen:
             how = "no two requests were scheduled at one moment"
             return Estimate(0.0, 0.0, 1.0, "", "assumed", how)
         share = float(np.mean(between))
-        how = f"{100 * share:.0f} % of {len(between)} groups that were scheduled together saw another "
-        how += "iteration end before their first token"
+        how = f"{100 * share:.0f} % of {len(between)} groups that were scheduled together saw "
+        how += "another iteration end before their first token"
         return Estimate(float(share > LEAST_SHARE), share, share, "", "fitted", how)
 
     def _stamps(self) -> FloatArray:

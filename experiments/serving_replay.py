@@ -108,7 +108,7 @@ class StepTimes:
     error_pct : float
         Median of predicted over recorded, less one, in percent.
     samples : int
-        Seconds in which no prompt came in and no request was put off or came back.
+        Seconds in which nothing but decodes ran.
     """
 
     recorded_s: float
@@ -178,7 +178,7 @@ def recorded_requests(recording: Recording) -> tuple[Served, Workload]:
     work = Workload(
         np.zeros(rows.size, dtype=np.int64),
         served.queued_s,
-        1,
+        np.ones(rows.size, dtype=np.int64),
         table["prompt_tokens"][rows],
         table["output_tokens"][rows],
     )
@@ -191,8 +191,9 @@ def run(
     """Serve requests on one node of one stage whose KV cache holds `kv_tokens`."""
     tokens = work.prompt_tokens
     forward = costs.seconds(0, tokens, tokens**2)[None]
-    whole = Costs(forward, np.zeros_like(forward), 0.0, 0.0, iteration=costs)
-    memory = kv_tokens * float(costs.kv_bytes_per_token[0, 0])
+    nothing = np.zeros_like(forward)
+    whole = Costs(forward, nothing, nothing, np.zeros((1, 1)), iteration=costs)
+    memory = kv_tokens * costs.kv_bytes_per_token
     instance = Instance(Cluster(1, 1, memory), work, whole, generation=rule)
     schedule = simulate(instance, FixedAssignment((0,) * work.tasks))
     made = schedule.generated
@@ -252,12 +253,12 @@ def measures(recorded: Served, replayed: Served) -> tuple[Measure, ...]:
             f"median TTFT, arrived in the first {EARLY_S:.0f} s",
             {k: float(np.median((s.first_s - s.queued_s)[came_early])) for k, s in both.items()},
         ),
-        pair(
-            "p95 end-to-end", {k: percentile(s.last_s - s.queued_s, 95) for k, s in both.items()}
-        ),
+        pair("p95 end-to-end", {k: percentile(s.last_s - s.queued_s, 95) for k, s in both.items()}),
         pair("total time", {k: float(s.last_s.max()) for k, s in both.items()}),
         pair("mean TTFT", {k: float(np.mean(s.first_s - s.queued_s)) for k, s in both.items()}),
-        pair("mean end-to-end", {k: float(np.mean(s.last_s - s.queued_s)) for k, s in both.items()}),
+        pair(
+            "mean end-to-end", {k: float(np.mean(s.last_s - s.queued_s)) for k, s in both.items()}
+        ),
         pair(
             "mean time between tokens",
             {
@@ -286,16 +287,20 @@ def step_times(
 ) -> StepTimes | None:
     """Compare decode iterations with the engine's counters; nothing is replayed.
 
-    In a second without prompts, running requests over generated tokens per second is the time of an
-    iteration, and the share of the KV cache in use says over how much context. Seconds in which the
-    number of those waiting and running rose or fell by more than arrivals and ends are left out
-    through the median.
+    Running requests over generated tokens per second is the time of an iteration, and the share of
+    the KV cache in use says over how much context. Only seconds count that follow two in which no
+    prompt came in and no request ended: without an end there is no memory to prefill preempted
+    requests again.
     """
     samples = recording.samples
     running, rate = series(samples, "running_requests"), series(samples, "generated_tokens_per_s")
     prompts, used = series(samples, "prompt_tokens_per_s"), series(samples, "kv_cache_pct")
     time_s = np.sort(samples["time_s"][samples["metric"] == "running_requests"])
     calm = (prompts == 0) & (running > 0) & (rate > 0) & (time_s <= until_s)
+    calm[1:] &= prompts[:-1] == 0
+    ends_s = np.sort(recording.requests["last_token_s"])
+    step_s = float(np.median(np.diff(time_s))) if time_s.size > 1 else 1.0
+    calm &= np.searchsorted(ends_s, time_s - 2 * step_s) == np.searchsorted(ends_s, time_s)
     if calm.sum() < LEAST_STEPS:
         return None
     # A sample shows who runs at its end, the rate the second before.

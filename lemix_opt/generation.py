@@ -25,10 +25,10 @@ class IterationCosts:
     and ``per_mixed_context_token_s`` per token of context: attention runs in one kernel then, whose
     tiles suit prompts.
 
-    All that runs token by token (projections, MLP) may be added as a curve instead of a line, since
-    it is bound by reading weights up to some hundred tokens and by arithmetic beyond, in steps of a
-    kernel's tiles: ``token_s`` at ``token_knots`` new tokens (of prompts, and one per decode), linear
-    between knots, constant before the first and along the last piece beyond the last.
+    What runs token by token (projections, MLP) may be added as a curve instead of a line, since it
+    is bound by reading weights up to some hundred tokens and by arithmetic beyond, in steps of a
+    kernel's tiles: ``token_s`` at ``token_knots`` new tokens (of prompts, and one per decode),
+    linear between knots, constant before the first and along the last piece beyond the last.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class IterationCosts:
         low, high = (
             self.token_s[kind[..., None], stages, place[..., None]] for place in (at, after)
         )
-        return np.maximum(low + share * (high - low), 0.0)
+        return np.asarray(np.maximum(low + share * (high - low), 0.0))
 
     def alone_s(
         self, node_class: int, prompt_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike
@@ -249,8 +249,10 @@ class Generation:
         wait = float(floats("generation.wait_s", self.wait_s, (), minimum=0))
         object.__setattr__(self, "wait_s", wait)
         for name in ("ahead", "keep_prefix"):
-            choice(f"generation.{name}", getattr(self, name), (False, True))
-            if getattr(self, name) and self.rule != "continuous":
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise FieldError(f"{value!r}", where=f"generation.{name}", expected="True or False")
+            if value and self.rule != "continuous":
                 raise FieldError(
                     f"True under rule {self.rule!r}",
                     where=f"generation.{name}",

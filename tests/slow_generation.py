@@ -354,8 +354,13 @@ class Generating(_Run):
             ]
             mixed = 1.0 if tokens else 0.0
             rows[own] = [
-                base + a * tokens + b * pairs + c * decodes + d * context
-                + e * mixed * decodes + f * mixed * context
+                base
+                + a * tokens
+                + b * pairs
+                + c * decodes
+                + d * context
+                + e * mixed * decodes
+                + f * mixed * context
                 for base, a, b, c, d, e, f in zip(*columns, strict=True)
             ]
             knots = self.iteration[real].token_knots.tolist()

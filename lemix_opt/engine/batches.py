@@ -39,21 +39,22 @@ class Columns(NamedTuple):
     `running` and `decoding`, the decoding ones' contexts in the next iteration summed
     (`context`), tokens held (`held`), iterations ended (`number`), `under_way`, tokens prefilled
     of the youngest if its prompt is not through (`partial`), the first request prefilled in the
-    current iteration (`fresh`) and its `counts`. Formed ahead: requests that have come (`came`) and
-    had come when the last iteration was formed (`seen`), requests and tokens that leave when the
-    next one has been (`leavers`, `leaving`). `taken` tokens of memory were taken so far. Rule ``reference``: `stance` of the first
-    stage's thread, the request it took (`pending`), until when it waits (`deadline_s`), when it
-    wants to be woken (`alarm_s`) and the batch (`member`).
+    current iteration (`fresh`) and its `counts`. Formed ahead: requests that have come (`came`)
+    and had come when the last iteration was formed (`seen`), requests and tokens that leave when
+    the next one has been (`leavers`, `leaving`). Tokens of memory `taken` so far. Rule
+    ``reference``: `stance` of the first stage's thread, the request it took (`pending`), until
+    when it waits (`deadline_s`), when it wants to be woken (`alarm_s`) and the batch (`member`).
 
     By request: neighbours in the list (`after`, `before`) and in the bucket (`mate_after`,
     `mate_before`), `finish` (iteration of the last token), tokens `made` so far (before the
-    latest prefill, while decoding), `preemptions`, `start_s`, `first_s`, `last_s`, how many had come
-    to the node with it (`ticket`), tokens processed when it was preempted (`kept`) and how many may
-    have been `taken` before the last of them is overwritten (`safe`).
+    latest prefill, while decoding), `preemptions`, `start_s`, `first_s`, `last_s`, how many had
+    come to the node with it (`ticket`), tokens processed when it was preempted (`kept`) and how
+    many may have been `taken` before the last of them is overwritten (`safe`).
 
-    `seconds_expected` and `seconds_actual` are the coefficients by class and stage, `curve_expected`
-    and `curve_actual` the seconds at `knots_expected` and `knots_actual` new tokens; forwards of
-    iterations are written to the last rows of `forward_expected_s` and `forward_actual_s`.
+    `seconds_expected` and `seconds_actual` are the coefficients by class and stage,
+    `curve_expected` and `curve_actual` the seconds at `knots_expected` and `knots_actual` new
+    tokens; forwards of iterations are written to the last rows of `forward_expected_s` and
+    `forward_actual_s`.
     """
 
     head: npt.NDArray[np.int32]
