@@ -212,14 +212,15 @@ class _Seen:
         a request starts or ends with it.
         """
         order = np.argsort(self.scheduled_s, kind="stable")
+        order = order[np.isfinite(self.first_s[order])]
         moment = np.cumsum(np.diff(self.scheduled_s[order], prepend=-np.inf) > SAME_S)
         stamps = self._stamps()
         between = []
         for number in np.unique(moment).tolist():
             group = order[moment == number]
-            first = np.nanmin(self.first_s[group]) if group.size > 1 else np.nan
-            if np.isfinite(first):
+            if group.size > 1:
                 low = np.searchsorted(stamps, self.scheduled_s[group[-1]] + SAME_S)
+                first = self.first_s[group].min()
                 between.append(bool(low < np.searchsorted(stamps, first - SAME_S)))
         if not between:
             how = "no two requests were scheduled at one moment"
