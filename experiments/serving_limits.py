@@ -125,9 +125,9 @@ class _Seen:
     def kv_tokens(self) -> Estimate:
         """Tokens held over the share of the cache in use, while it is known who runs.
 
-        The youngest is preempted first and what is preempted comes back in the log only as a
-        request that runs, so that this ends when the number of those who wait for a second turn
-        falls. Tokens made are counted by iterations: generated tokens over running requests.
+        The youngest is preempted first. When one comes back the log does not show it, so that this
+        ends with the first request that ends, and so leaves memory, after one was preempted. Tokens
+        made are counted by iterations: generated tokens over running requests.
         """
         # While prompts come in, the moment of a sample within its second counts for much.
         found = self._held_per_share(self.prompt_rate == 0)
@@ -148,13 +148,14 @@ class _Seen:
         edges = self._edges()
         steps = np.concatenate([[0.0], np.cumsum(self._steps_per_s() * np.diff(edges))])
         found: list[float] = []
-        put_off = 0
+        put_off = before = 0
         for k in np.flatnonzero(wanted).tolist():
             now, run = float(self.time_s[k]), int(self.running[k])
             held = np.flatnonzero((self.scheduled_s <= now) & ~(self.last_s <= now))
-            if held.size - run < put_off:
+            ended = int(np.sum(self.last_s <= now))
+            if put_off and ended > before:
                 break
-            put_off = max(held.size - run, 0)
+            put_off, before = max(held.size - run, 0), ended
             if not run or held.size < run or self.kv_pct[k] <= 0:
                 continue
             oldest = held[np.lexsort((held, self.scheduled_s[held]))][:run]

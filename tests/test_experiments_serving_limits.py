@@ -19,11 +19,11 @@ COSTS = fit_kernels(*kernel_tables(), model_shape("llama3-8b")).costs
 
 
 @pytest.mark.parametrize(
-    ("chunk", "kv_tokens", "ahead"), [(1024, 20_000, True), (2048, 40_000, False)]
+    ("chunk", "kv_tokens", "ahead"), [(1024, 60_000, True), (2048, 80_000, False)]
 )
 def test_limits_of_an_overloaded_server(chunk: int, kv_tokens: int, ahead: bool) -> None:
     rule = Generation(chunk_tokens=chunk, ahead=ahead, keep_prefix=True)
-    found = fit_limits(served_run(COSTS, rule, kv_tokens, rate_per_s=20.0))
+    found = fit_limits(served_run(COSTS, rule, kv_tokens, requests=300, rate_per_s=30.0))
     assert found.kv_tokens.value == pytest.approx(kv_tokens, rel=0.02)
     assert found.kv_tokens.provenance == "fitted"
     assert found.chunk_tokens.value == chunk

@@ -244,7 +244,7 @@ def test_formed_ahead_newcomers_join_one_iteration_later(ahead: bool) -> None:
 
 
 def test_formed_ahead_memory_is_free_one_iteration_later() -> None:
-    rule: dict[str, Any] = {"memory_bytes": 7.0}
+    rule: dict[str, Any] = {"memory_bytes": 8.0}
     starts = [
         run(requests([4, 1, 4], [2, 6, 1], ahead=ahead, **rule)).generated.start_s
         for ahead in (False, True)
@@ -361,8 +361,7 @@ def test_what_does_not_go_with_generation_is_named() -> None:
     with pytest.raises(ValueError, match=r"generation\.keep_prefix: 1; expected True or False"):
         Generation(keep_prefix=1)  # type: ignore[arg-type]
     trains = Workload([0, 1], 0.0, 1, [1, 1], [1, 0])
-    costs = replace(instance.costs, **{n: np.ones((1, 2, 1)) for n in ("forward_s", "backward_s")})
-    costs = replace(costs, held_bytes=np.ones((1, 2, 1)), hop_s=np.zeros((1, 2, 0)))
+    costs = Costs(np.ones((1, 2, 1)), 1.0, 0.0, 0.0, iteration=instance.costs.iteration)
     with pytest.raises(ValueError, match="True beside 1 training tasks"):
         replace(instance, workload=trains, costs=costs, generation=Generation(keep_prefix=True))
     with pytest.raises(ValueError, match=r"token_knots: .*rising"):
