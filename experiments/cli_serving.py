@@ -11,7 +11,8 @@ import typer
 from experiments.cli_options import Json, show
 
 if TYPE_CHECKING:
-    from experiments.serving_replay import Measure, Replay, ServingReplay
+    from experiments.serving_measures import Measure
+    from experiments.serving_replay import Replay, ServingReplay
 
 
 def register(app: typer.Typer) -> None:

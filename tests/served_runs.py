@@ -17,6 +17,7 @@ def served_run(
     *,
     requests: int = 200,
     rate_per_s: float = 10.0,
+    outputs: tuple[int, int] = (100, 700),
     seed: int = 0,
 ) -> Recording:
     """Serve drawn requests and log them as vLLM does."""
@@ -24,8 +25,8 @@ def served_run(
     arrivals = np.cumsum(rng.exponential(1 / rate_per_s, requests))
     arrivals -= arrivals[0]
     prompts = rng.integers(100, 1500, requests)
-    outputs = rng.integers(100, 700, requests)
-    work = Workload(np.zeros(requests, dtype=int), arrivals, 1, prompts, outputs)
+    made_tokens = rng.integers(*outputs, requests)
+    work = Workload(np.zeros(requests, dtype=int), arrivals, 1, prompts, made_tokens)
     served, made = run(work, costs, rule, kv_tokens)
     turns = made.iterations
     ends, starts = turns.end_s[:, 0], turns.start_s[:, 0]
@@ -54,7 +55,7 @@ def served_run(
             {
                 "request": [f"r{i}" for i in range(requests)],
                 "prompt_tokens": prompts,
-                "output_tokens": outputs,
+                "output_tokens": made_tokens,
                 "queued_s": arrivals,
                 "scheduled_s": served.scheduled_s,
                 "first_token_s": served.first_s,

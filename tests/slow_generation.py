@@ -179,7 +179,8 @@ class Generating(_Run):
                 )
                 if each
             ]
-            self.batches[n].free = [(-1, 0)] * min(room, default=0)
+            if self.rule.keep_prefix:
+                self.batches[n].free = [(-1, 0)] * min(room, default=0)
 
     def _coefficients(self, real: int, n: int, name: str) -> list[float]:
         kind = int(self.instance.cluster.node_class[n])

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.serving_limits import Estimate, ServingLimits
+from experiments.serving_measures import step_times
 from experiments.serving_replay import recorded_requests, replay_serving, run
 from lemix_opt.errors import FieldError
 from lemix_opt.generation import Generation
@@ -36,13 +37,23 @@ def test_a_run_of_known_limits_and_times_is_repeated_exactly() -> None:
     for measure in found.primary.measures:
         assert measure.error_pct == pytest.approx(0, abs=1e-9), measure.name
     assert max(found.primary.mean_error_pct.values()) == pytest.approx(0, abs=1e-9)
-    assert found.steps is not None
-    assert found.steps.error_pct == pytest.approx(0, abs=3)
     other = {replay.name: replay for replay in found.others}
     whole = other["queueing rule: whole second prefill"]
     assert whole.measures[4].error_pct > 0
     late = other["queueing rule: iterations formed after each other"]
     assert late.measures[0].error_pct < -10
+
+
+def test_decode_iterations_are_compared_without_a_replay() -> None:
+    rule = Generation(chunk_tokens=2048)
+    recording = served_run(COSTS, rule, 60_000, requests=20, rate_per_s=40, outputs=(1500, 1600))
+    right = step_times(recording, COSTS, 60_000)
+    slow = step_times(recording, COSTS.scaled(np.array([1.2])), 60_000)
+    assert right is not None
+    assert slow is not None
+    assert right.error_pct == pytest.approx(0, abs=1)
+    assert slow.error_pct == pytest.approx(20, abs=1.2)
+    assert step_times(recording, COSTS, 60_000, until_s=1.5) is None
 
 
 def test_a_request_that_no_fitted_cache_holds_is_named() -> None:

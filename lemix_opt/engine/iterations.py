@@ -6,18 +6,11 @@ from math import inf
 from typing import Any
 
 from lemix_opt.engine.batches import (
-    BASE,
     CONTEXT,
     COUNTS,
     DECODES,
     KV,
-    MIXED_CONTEXT,
-    MIXED_DECODE,
     PAIRS,
-    PER_CONTEXT,
-    PER_DECODE,
-    PER_PAIR,
-    PER_TOKEN,
     PREFILLS,
     TOKENS,
     UNLIMITED,
@@ -25,6 +18,7 @@ from lemix_opt.engine.batches import (
 )
 from lemix_opt.engine.books import NONE, Books, Rules, Truth
 from lemix_opt.engine.codes import SEES_END
+from lemix_opt.engine.iteration_seconds import set_seconds
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.plain import parts_of
 from lemix_opt.engine.queues import queue_up
@@ -190,58 +184,6 @@ def still_there(batches: Batches, task: int, node: int, target: int) -> int:
     lost = max(batches.taken[node] - batches.safe[task], 0)
     # The last one has to be processed, as the next token comes of it.
     return int(max(min(batches.kept[task] - lost, target - 1), 0))
-
-
-@inlined
-def place_on_curve(knots: Any, tokens: float) -> int:
-    """Return the knot before a number of tokens, at most the last but one, at least the first."""
-    low, high = 0, knots.size - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if knots[middle] <= tokens:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-@inlined
-def on_curve(knots: Any, curve: Any, kind: int, stage: int, at: int, tokens: float) -> float:
-    """Return the seconds of the curve over new tokens."""
-    low = float(curve[kind, stage, at])
-    if at + 1 >= knots.size or tokens <= knots[0]:
-        return low
-    share = (tokens - knots[at]) / (knots[at + 1] - knots[at])
-    return max(low + share * (curve[kind, stage, at + 1] - low), 0.0)
-
-
-@inlined
-def set_seconds(batches: Batches, rules: Rules, kind: int, node: int) -> None:
-    """Write what the node's next iteration takes to the columns of forwards."""
-    counts = batches.counts
-    tokens, pairs = float(counts[node, TOKENS]), float(counts[node, PAIRS])
-    decodes, context = float(counts[node, DECODES]), float(counts[node, CONTEXT])
-    new = tokens + decodes
-    mixed = 1.0 if tokens > 0 else 0.0
-    for side in range(2):
-        by = batches.seconds_expected if side == 0 else batches.seconds_actual
-        column = batches.forward_expected_s if side == 0 else batches.forward_actual_s
-        knots = batches.knots_expected if side == 0 else batches.knots_actual
-        curve = batches.curve_expected if side == 0 else batches.curve_actual
-        at = place_on_curve(knots, new)
-        for s in range(rules.stages):
-            seconds = (
-                by[kind, s, BASE]
-                + by[kind, s, PER_TOKEN] * tokens
-                + by[kind, s, PER_PAIR] * pairs
-                + by[kind, s, PER_DECODE] * decodes
-                + by[kind, s, PER_CONTEXT] * context
-                + by[kind, s, MIXED_DECODE] * mixed * decodes
-                + by[kind, s, MIXED_CONTEXT] * mixed * context
-            )
-            if knots.size:
-                seconds += on_curve(knots, curve, kind, s, at, new)
-            column[kind, rules.tasks + node, s] = seconds
 
 
 @inlined
