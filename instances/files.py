@@ -30,6 +30,13 @@ MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
 OPTIONAL_COSTS = {"all_reduce_s": 0.0, "iteration": None}
+OPTIONAL_ITERATION: dict[str, Any] = {
+    "per_mixed_decode_s": 0.0,
+    "per_mixed_context_token_s": 0.0,
+    "token_knots": [],
+    "token_s": 0.0,
+}
+OPTIONAL_GENERATION = {"ahead": False, "keep_prefix": False}
 """Fields of the costs that older files lack."""
 
 _PARTS = {"cluster": Cluster, "workload": Workload, "costs": Costs}
@@ -156,6 +163,8 @@ def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
             if name == "costs":
                 parts[name] = costs_from_plain(value, plain, path, name)
                 continue
+            if name == "generation":
+                value = OPTIONAL_GENERATION | value
             same_keys(path, name, value, [f.name for f in fields(kind)])
             if name == "workload" and isinstance(value["slo_s"], list):
                 value["slo_s"] = [math.inf if v is None else v for v in value["slo_s"]]
@@ -181,6 +190,7 @@ def costs_from_plain(
             raise FileFormatError(
                 f"{type(iteration).__name__}", where=where, expected="an object or null"
             )
+        iteration = OPTIONAL_ITERATION | iteration
         same_keys(path, f"{name}.iteration", iteration, [f.name for f in fields(IterationCosts)])
         columns["iteration"] = IterationCosts(**iteration)
     return Costs(**columns)

@@ -40,6 +40,9 @@ READERS: Registry[Table | Recording] = Registry(
             "sailor",
             "splitwise",
             "vidur_send_recv",
+            "vllm_attention",
+            "vllm_dense",
+            "vllm_per_sequence",
             "vtrain",
         )
     },
@@ -143,3 +146,25 @@ def read_gavel_pairs(path: Source) -> Table:
     fit. Every pair of different jobs is there twice, in both orders.
     """
     return read_csv(path, "gavel_pairs", schemas.GAVEL_PAIRS, "stanford-futuredata/gavel, MIT")
+
+
+_VLLM_PROFILE = "vLLM kernel times, casys-kaist/LLMServingSim, MIT"
+
+
+def read_vllm_attention(path: Source) -> Table:
+    """Read times of one layer's attention, a chunk of a prompt beside decodes; none is missing."""
+    return read_csv(path, _stem(path), schemas.VLLM_ATTENTION, _VLLM_PROFILE)
+
+
+def read_vllm_dense(path: Source) -> Table:
+    """Read times of kernels that run over new tokens, one run each; none is missing."""
+    return read_csv(path, _stem(path), schemas.VLLM_DENSE, _VLLM_PROFILE)
+
+
+def read_vllm_per_sequence(path: Source) -> Table:
+    """Read times of kernels that run over requests, one run each; none is missing."""
+    return read_csv(path, _stem(path), schemas.VLLM_PER_SEQUENCE, _VLLM_PROFILE)
+
+
+def _stem(path: Source) -> str:
+    return Path(path).name.split(".")[0]

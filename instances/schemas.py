@@ -148,3 +148,16 @@ VLLM_TIMESERIES = (
     Column("waiting", "int", "requests"),
     Column("kv_cache_pct", "float", "%"),
 )
+VLLM_ATTENTION = (
+    *(
+        Column(name, "int", "tokens" if name != "n_decode" else "requests")
+        for name in ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
+    ),
+    *_measured("time_us", unit="us"),
+)
+VLLM_DENSE = (*_text("layer"), *_counts("tokens", unit="tokens"), *_measured("time_us", unit="us"))
+VLLM_PER_SEQUENCE = (
+    *_text("layer"),
+    *_counts("sequences", unit="requests"),
+    *_measured("time_us", unit="us"),
+)

@@ -10,6 +10,7 @@ import msgspec
 
 from instances.files import OPTIONS, columns_to_plain
 from instances.table_zip import TableZip
+from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError
 from lemix_opt.instance import Instance
 from lemix_opt.recording import Provenance, Recording
@@ -31,6 +32,8 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Class of every node.
     predicted_iterations, actual_iterations : bool
         Whether predicted and actual costs know iterations of token generation.
+    predicted_knots, actual_knots : int, default 0
+        Knots of their curves over tokens.
     """
 
     nodes: int
@@ -53,6 +56,8 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_wait: dict[str, Any] | None
     contention: dict[str, Any] | None
     generation: dict[str, Any] | None
+    predicted_knots: int = 0
+    actual_knots: int = 0
 
     def rules(self) -> dict[str, Any]:
         """Return the fields of `Instance` that are not in tables."""
@@ -118,8 +123,14 @@ def _problem(trace: Trace) -> dict[str, Any]:
         "node_class": instance.cluster.node_class.tolist(),
         "predicted_iterations": instance.costs.iteration is not None,
         "actual_iterations": trace.actual.iteration is not None,
+        "predicted_knots": _knots(instance.costs),
+        "actual_knots": _knots(trace.actual),
         "slo_unit_s": None if unit is None or math.isnan(unit) else unit,
     }
+
+
+def _knots(costs: Costs) -> int:
+    return 0 if costs.iteration is None else int(costs.iteration.token_knots.size)
 
 
 def read_header(archive: TableZip) -> Header:

@@ -40,7 +40,8 @@ _SPAN = {"start_s": FLOAT, "end_s": FLOAT}
 _TURNS = _columns(Iterations, *_SPAN)
 _BY_TASK = ("forward_s", "backward_s", "held_bytes", "hop_s")
 _BY_STAGE = ("resident_bytes", "update_s", "all_reduce_s")
-_ITERATION = tuple(f.name for f in fields(IterationCosts))
+_CURVE = ("token_knots", "token_s")
+_ITERATION = tuple(f.name for f in fields(IterationCosts) if f.name not in _CURVE)
 
 
 def _index(sizes: dict[str, int]) -> _Arrays:
@@ -63,6 +64,7 @@ def problem_tables(trace: Trace) -> dict[str, Columns]:
     classes, stages = instance.costs.classes, cluster.stages
     by_task = _index({"class": classes, "task": work.tasks, "stage": stages})
     by_stage = _index({"class": classes, "stage": stages})
+    curves: dict[str, Columns] = {}
     for side, costs in (("predicted", instance.costs), ("actual", trace.actual)):
         by_task |= {f"{side}_{n}": _flat(getattr(costs, n), stages) for n in _BY_TASK}
         by_stage |= {f"{side}_{n}": getattr(costs, n).reshape(-1) for n in _BY_STAGE}
@@ -70,7 +72,12 @@ def problem_tables(trace: Trace) -> dict[str, Columns]:
             for name in _ITERATION:
                 value = getattr(costs.iteration, name)
                 by_stage[f"{side}_iteration_{name}"] = _flat(value, stages)
-    return {
+            knots, curve = costs.iteration.token_knots, costs.iteration.token_s
+            if knots.size:
+                curves[f"{side}_knots"] = _index({"knot": knots.size}) | {"tokens": knots}
+                sizes = {"class": classes, "stage": stages, "knot": knots.size}
+                curves[f"{side}_curve"] = _index(sizes) | {"token_s": curve.reshape(-1)}
+    return curves | {
         "tasks": _index({"task": work.tasks}) | {n: getattr(work, n) for n in _WORKLOAD},
         "gpus": _index({"node": cluster.nodes, "stage": stages})
         | {"memory_bytes": cluster.memory_bytes.reshape(-1)},
@@ -156,6 +163,7 @@ def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
     memory = _indexed(
         archive, "gpus", {name: sizes[name] for name in ("node", "stage")}, {"memory_bytes": FLOAT}
     )
+    knots = {"predicted": problem.predicted_knots, "actual": problem.actual_knots}
     generates = {"predicted": problem.predicted_iterations, "actual": problem.actual_iterations}
     by_task = _indexed(
         archive, "costs", of_tasks, {f"{side}_{n}": FLOAT for side in generates for n in _BY_TASK}
@@ -170,6 +178,14 @@ def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
 
     def costs(side: str) -> dict[str, Any]:
         turns = {n: by_stage[f"{side}_iteration_{n}"] for n in _ITERATION if generates[side]}
+        if knots[side]:
+            of_knots = {"knot": knots[side]}
+            turns["token_knots"] = _indexed(archive, f"{side}_knots", of_knots, {"tokens": FLOAT})[
+                "tokens"
+            ]
+            turns["token_s"] = _indexed(
+                archive, f"{side}_curve", by_class | of_knots, {"token_s": FLOAT}
+            )["token_s"]
         return {
             **{n: by_task[f"{side}_{n}"] for n in _BY_TASK},
             **{n: by_stage[f"{side}_{n}"] for n in _BY_STAGE},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,20 @@ GENERATION_RULES = ("continuous", "reference")
 
 @dataclass(frozen=True, eq=False)
 class IterationCosts:
-    """Seconds of one iteration of a running batch, linear in what the batch holds.
+    """Seconds of one iteration of a running batch, by what the batch holds.
 
     On a stage an iteration takes ``base_s + per_prefill_token_s · new prompt tokens +
     per_prefill_pair_s · Σ (new tokens · context they see) + per_decode_s · decoding requests +
     per_context_token_s · Σ context of decoding requests``. The context of a prompt that is
     prefilled at once is the prompt; that of a decoding request is its prompt and all tokens made
-    so far.
+    so far. In an iteration that prefills as well, decoding requests add ``per_mixed_decode_s`` each
+    and ``per_mixed_context_token_s`` per token of context: attention runs in one kernel then, whose
+    tiles suit prompts.
+
+    What runs token by token (projections, MLP) may be added as a curve instead of a line, since it
+    is bound by reading weights up to some hundred tokens and by arithmetic beyond, in steps of a
+    kernel's tiles: ``token_s`` at ``token_knots`` new tokens (of prompts, and one per decode),
+    linear between knots, constant before the first and along the last piece beyond the last.
 
     Parameters
     ----------
@@ -35,11 +42,18 @@ class IterationCosts:
         Bytes of keys and values of one token.
     hop_s : array_like, shape (K, S-1), default 0
         Seconds from the end of an iteration on one stage to its start on the next.
+    per_mixed_decode_s, per_mixed_context_token_s : array_like, shape (K, S), default 0
+        More seconds per decoding request, and per token of its context, beside prefills.
+    token_knots : array_like, shape (P,), default none
+        Rising numbers of new tokens.
+    token_s : array_like, shape (K, S, P), default none
+        Seconds at each.
 
     Raises
     ------
     FieldError
-        If a field has the wrong shape, is not finite or is negative, or a base is not positive.
+        If a field has the wrong shape, is not finite or is negative, a base is not positive, or
+        knots do not rise.
     """
 
     base_s: FloatArray
@@ -49,6 +63,10 @@ class IterationCosts:
     per_context_token_s: FloatArray = 0.0  # type: ignore[assignment]
     kv_bytes_per_token: FloatArray = 0.0  # type: ignore[assignment]
     hop_s: FloatArray = 0.0  # type: ignore[assignment]
+    per_mixed_decode_s: FloatArray = 0.0  # type: ignore[assignment]
+    per_mixed_context_token_s: FloatArray = 0.0  # type: ignore[assignment]
+    token_knots: FloatArray = field(default_factory=lambda: np.empty(0))
+    token_s: FloatArray = 0.0  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         base = floats("iteration.base_s", self.base_s, above=0)
@@ -58,10 +76,17 @@ class IterationCosts:
             )
         object.__setattr__(self, "base_s", base)
         classes, stages = base.shape
-        for field in fields(self)[1:]:
-            shape = (classes, stages - (field.name == "hop_s"))
-            value = floats(f"iteration.{field.name}", getattr(self, field.name), shape, minimum=0)
-            object.__setattr__(self, field.name, value)
+        knots = floats("iteration.token_knots", self.token_knots, minimum=0)
+        if knots.ndim != 1 or np.any(np.diff(knots) <= 0):
+            raise FieldError(
+                f"{knots.tolist()!r:.60}", where="iteration.token_knots", expected="rising numbers"
+            )
+        object.__setattr__(self, "token_knots", knots)
+        shapes = {"hop_s": (classes, stages - 1), "token_s": (classes, stages, knots.size)}
+        for name in (f.name for f in fields(self)[1:] if f.name != "token_knots"):
+            shape = shapes.get(name, (classes, stages))
+            value = floats(f"iteration.{name}", getattr(self, name), shape, minimum=0)
+            object.__setattr__(self, name, value)
 
     def seconds(
         self,
@@ -87,13 +112,33 @@ class IterationCosts:
         def times(coefficients: FloatArray, amount: npt.ArrayLike) -> FloatArray:
             return np.asarray(coefficients[kind] * np.asarray(amount, np.float64)[..., None])
 
+        mixed = np.asarray(prefill_tokens) > 0
         return np.asarray(
             self.base_s[kind]
             + times(self.per_prefill_token_s, prefill_tokens)
             + times(self.per_prefill_pair_s, prefill_pairs)
             + times(self.per_decode_s, decodes)
             + times(self.per_context_token_s, context_tokens)
+            + times(self.per_mixed_decode_s, mixed * np.asarray(decodes))
+            + times(self.per_mixed_context_token_s, mixed * np.asarray(context_tokens))
+            + self.by_tokens_s(kind, np.asarray(prefill_tokens) + np.asarray(decodes))
         )
+
+    def by_tokens_s(self, node_class: npt.ArrayLike, tokens: npt.ArrayLike) -> FloatArray:
+        """Seconds of the curve over new tokens on every stage, shape (..., S); 0 without knots."""
+        kind, knots = np.asarray(node_class), self.token_knots
+        if not knots.size:
+            return np.zeros((1, self.base_s.shape[1]))
+        amount = np.maximum(np.asarray(tokens, np.float64), knots[0])
+        at = np.clip(np.searchsorted(knots, amount, side="right") - 1, 0, max(knots.size - 2, 0))
+        after = np.minimum(at + 1, knots.size - 1)
+        width = np.where(after > at, knots[after] - knots[at], 1.0)
+        share = ((amount - knots[at]) / width)[..., None]
+        stages = np.arange(self.base_s.shape[1])
+        low, high = (
+            self.token_s[kind[..., None], stages, place[..., None]] for place in (at, after)
+        )
+        return np.asarray(np.maximum(low + share * (high - low), 0.0))
 
     def alone_s(
         self, node_class: int, prompt_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike
@@ -104,11 +149,13 @@ class IterationCosts:
         """
         prompt = np.asarray(prompt_tokens, np.float64)
         later = np.asarray(output_tokens, np.float64) - 1
-        iterations = self.seconds(
-            node_class, prompt, prompt**2, later, later * prompt + later * (later + 1) / 2
-        ).sum(axis=-1)
-        once = float(self.base_s[node_class].sum()), float(self.hop_s[node_class].sum())
-        return np.asarray(iterations + later * once[0] + (later + 1) * once[1])
+        context = prompt * later + later * (later + 1) / 2
+        prefill = self.seconds(node_class, prompt, prompt**2).sum(axis=-1)
+        # All decodes at once: what one of them takes whatever its context, and all contexts.
+        each = float(self.seconds(node_class, 0, 0, 1).sum())
+        by_context = context * float(self.per_context_token_s[node_class].sum())
+        hops = (later + 1) * float(self.hop_s[node_class].sum())
+        return np.asarray(prefill + later * each + by_context + hops)
 
     def scaled(self, factor: FloatArray) -> IterationCosts:
         """Return these costs with seconds times a factor per node class, shape (K,).
@@ -117,12 +164,12 @@ class IterationCosts:
         """
         each = np.asarray(factor, np.float64)[:, None]
         columns = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            whole = np.broadcast_to(value, (len(each), value.shape[1]))
-            stays = field.name in ("kv_bytes_per_token", "hop_s")
-            columns[field.name] = whole if stays else whole * each
-        return IterationCosts(**columns)
+        for name in (f.name for f in fields(self) if f.name != "token_knots"):
+            value = getattr(self, name)
+            whole = np.broadcast_to(value, (len(each), *value.shape[1:]))
+            stays = name in ("kv_bytes_per_token", "hop_s")
+            columns[name] = whole if stays else whole * each.reshape(-1, *[1] * (value.ndim - 1))
+        return IterationCosts(**columns, token_knots=self.token_knots)
 
     def __eq__(self, other: object) -> bool:
         return arrays_equal(self, other)
@@ -143,7 +190,8 @@ class Generation:
     it joins and of one token per decode; where growth does not fit, the youngest request gives
     its memory up, goes back to the head of the queue, and is prefilled again with the tokens it
     has made. A request whose prompt and output would not fit on an empty GPU is dropped when it
-    arrives.
+    arrives. With `ahead` and `keep_prefix` it is the rule of vLLM's V1 engine, but for the blocks
+    its KV cache comes in.
 
     ``reference`` is the published LeMix program (pejoule/LeMix, a87f280), for fidelity: every
     iteration is a prefill of all rows at the longest length; the first stage, held meanwhile,
@@ -167,6 +215,16 @@ class Generation:
         Padded length at which a batch is cleared, ``reference`` only.
     least_tokens : int, default 10
         Tokens made before a request may end by itself, ``reference`` only.
+    ahead : bool, default False
+        Whether an iteration is formed when the one before it starts instead of when it ends, as
+        asynchronous schedulers do so that the GPU never waits for them: who arrives meanwhile joins
+        one iteration later, and memory that is given up is there one iteration later.
+        ``continuous`` only.
+    keep_prefix : bool, default False
+        Whether a preempted request is prefilled again only from where others have overwritten its
+        memory, which is taken from the longest free first, and of one request from its end
+        (automatic prefix caching). ``continuous`` only, without training tasks: their memory would
+        overwrite it as well.
 
     Raises
     ------
@@ -180,6 +238,8 @@ class Generation:
     wait_s: float = 0.1
     clear_tokens: int = 128
     least_tokens: int = 10
+    ahead: bool = False
+    keep_prefix: bool = False
 
     def __post_init__(self) -> None:
         choice("generation.rule", self.rule, GENERATION_RULES)
@@ -188,6 +248,16 @@ class Generation:
             object.__setattr__(self, name, value)
         wait = float(floats("generation.wait_s", self.wait_s, (), minimum=0))
         object.__setattr__(self, "wait_s", wait)
+        for name in ("ahead", "keep_prefix"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise FieldError(f"{value!r}", where=f"generation.{name}", expected="True or False")
+            if value and self.rule != "continuous":
+                raise FieldError(
+                    f"True under rule {self.rule!r}",
+                    where=f"generation.{name}",
+                    expected="False, or rule 'continuous'",
+                )
         if self.chunk_tokens is None:
             return
         if self.rule != "continuous":

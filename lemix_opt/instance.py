@@ -204,6 +204,14 @@ class Instance:
                     where="generation",
                     expected=f"None, or {name} {PLAIN_RULES[name]!r}",
                 )
+        if self.generation is not None and self.generation.keep_prefix:
+            trains = int(self.workload.is_training.sum())
+            if trains:
+                raise FieldError(
+                    f"True beside {trains} training tasks",
+                    where="generation.keep_prefix",
+                    expected="False, or requests only",
+                )
         if self.costs.iteration is None:
             raise FieldError("None", where="costs.iteration", expected="costs of iterations")
         for name, value, wrong, expected in (

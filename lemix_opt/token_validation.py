@@ -79,8 +79,14 @@ class _Check:
                 (costs.per_prefill_pair_s, rows.prefill_pairs),
                 (costs.per_decode_s, rows.decodes),
                 (costs.per_context_token_s, rows.context_tokens),
+                (costs.per_mixed_decode_s, rows.decodes * (rows.prefill_tokens > 0)),
+                (costs.per_mixed_context_token_s, rows.context_tokens * (rows.prefill_tokens > 0)),
             ):
                 wanted = wanted + coefficient[kind, stage] * amount
+            for k in np.unique(kind).tolist() if costs.token_knots.size else ():
+                mine = kind == k
+                new = (rows.prefill_tokens + rows.decodes)[mine]
+                wanted[mine] += _on_curve(costs.token_knots, costs.token_s[k, stage], new)
             took = rows.end_s[:, stage] - rows.start_s[:, stage]
             wrong = np.abs(took - wanted) > TOLERANCE_S
             if wrong.any():
@@ -168,6 +174,15 @@ class _Check:
         if not ends.size:
             return np.full(times.shape, -1)
         return np.where(np.abs(ends[at] - times) <= TOLERANCE_S, at, -1)
+
+
+def _on_curve(knots: FloatArray, seconds: FloatArray, tokens: IntArray) -> FloatArray:
+    """Return the seconds of new tokens, along the last piece beyond the last knot."""
+    found = np.interp(tokens, knots, seconds)
+    if knots.size > 1:
+        slope = (seconds[-1] - seconds[-2]) / (knots[-1] - knots[-2])
+        found += slope * np.maximum(tokens - knots[-1], 0)
+    return np.maximum(found, 0.0)
 
 
 def _hybrid(count: int, prompt: IntArray, first: IntArray, last: IntArray) -> list[IntArray]:

@@ -15,12 +15,16 @@ from lemix_opt.checks import FloatArray, IntArray
 from predictors.intervals import GroupedResiduals, held_out_residuals
 
 
-def relative_nnls(features: FloatArray, y: FloatArray) -> FloatArray:
+def relative_nnls(
+    features: FloatArray, y: FloatArray, whole: FloatArray | None = None
+) -> FloatArray:
     """Coefficients of at least 0 and least relative squared error, shape (F,).
 
-    Rows whose target is not positive count with their absolute error.
+    Errors are relative to `whole`, where `y` is only a part of it. Rows in which that is not
+    positive count with their absolute error.
     """
-    weights = np.where(y > 0, 1 / np.where(y > 0, y, 1.0), 1.0)
+    whole = y if whole is None else whole
+    weights = np.where(whole > 0, 1 / np.where(whole > 0, whole, 1.0), 1.0)
     weighted = features * weights[:, None]
     scale = np.linalg.norm(weighted, axis=0)
     scale[scale == 0] = 1.0

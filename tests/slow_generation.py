@@ -25,6 +25,7 @@ class Request:
     held: int = 0
     decodes: bool = False
     preemptions: int = 0
+    ticket: int = 0
     start_s: float = inf
     first_s: float = inf
     last_s: float = inf
@@ -45,8 +46,21 @@ class Batch:
     prefilled: list[tuple[Request, int]] = field(default_factory=list)
     under_way: bool = False
     counts: tuple[int, ...] = ()
+    leaving: list[Request] = field(default_factory=list)
+    came: int = 0
+    seen: int = 0
+    free: list[tuple[int, int]] = field(default_factory=list)
     start_s: list[float] = field(default_factory=list)
     end_s: list[float] = field(default_factory=list)
+
+
+def on_curve(knots: list[float], seconds: list[float], tokens: int) -> float:
+    """Seconds at a number of tokens: constant before the first knot, linear after it."""
+    if len(knots) == 1 or tokens <= knots[0]:
+        return seconds[0]
+    at = max(i for i in range(len(knots) - 1) if knots[i] <= tokens)
+    share = (tokens - knots[at]) / (knots[at + 1] - knots[at])
+    return max(seconds[at] + share * (seconds[at + 1] - seconds[at]), 0.0)
 
 
 class GatheringNode(Node):
@@ -158,6 +172,15 @@ class Generating(_Run):
             node.parts += [1 for _ in rows]
             node.forward_s += [list(row) for row in rows]
             self.nodes.append(node)
+            room = [
+                int((gpu.capacity + SLACK_BYTES - gpu.resident) / each)
+                for gpu, each in zip(
+                    node.gpus, self._coefficients(1, n, "kv_bytes_per_token"), strict=True
+                )
+                if each
+            ]
+            if self.rule.keep_prefix:
+                self.batches[n].free = [(-1, 0)] * min(room, default=0)
 
     def _coefficients(self, real: int, n: int, name: str) -> list[float]:
         kind = int(self.instance.cluster.node_class[n])
@@ -192,7 +215,10 @@ class Generating(_Run):
                 self.policy.observe(self.state, Event("drop", now_s, task, n, phase, stage))
                 self._wake(now_s)
                 return
-        self.batches[n].waiting.append(request)
+        batch = self.batches[n]
+        batch.came += 1
+        request.ticket = batch.came
+        batch.waiting.append(request)
 
     def _dispatch(self, now_s: float, n: int) -> None:
         if self.rule.rule == "continuous":
@@ -210,6 +236,7 @@ class Generating(_Run):
         return all(g.has_room(tokens * e) for g, e in zip(self.nodes[n].gpus, each, strict=True))
 
     def _hold(self, n: int, request: Request, tokens: int) -> None:
+        self._take(n, request, tokens)
         request.held = tokens
         each = self._coefficients(1, n, "kv_bytes_per_token")
         for gpu, bytes_per_token in zip(self.nodes[n].gpus, each, strict=True):
@@ -217,10 +244,42 @@ class Generating(_Run):
             if tokens:
                 gpu.held[request.task] = tokens * bytes_per_token
 
+    def _take(self, n: int, request: Request, tokens: int) -> None:
+        """Take tokens from the front of the free ones, or put a request's own back, last first.
+
+        Free tokens are kept one by one, with whose they were; -1 is no one's.
+        """
+        free = self.batches[n].free
+        if not self.rule.keep_prefix:
+            return
+        if tokens:
+            del free[: tokens - request.held]
+            return
+        keeps = request.cached if not request.decodes else request.held
+        over = request.made == request.output
+        free += [
+            (request.task, i) if i < keeps and not over else (-1, 0)
+            for i in reversed(range(request.held))
+        ]
+
+    def _found(self, n: int, request: Request) -> int:
+        """Take back what is left of the first tokens of a request that was preempted."""
+        free, found = self.batches[n].free, 0
+        while found < request.target - 1 and (request.task, found) in free:
+            free.remove((request.task, found))
+            found += 1
+        return found
+
+    def _leave(self, n: int) -> None:
+        for request in self.batches[n].leaving:
+            self._hold(n, request, 0)
+        self.batches[n].leaving = []
+
     def _form(self, now_s: float, n: int) -> None:
         batch = self.batches[n]
         if batch.under_way:
             return
+        seen, batch.seen = batch.seen, batch.came
         while batch.running and not self._fits(n, len(batch.decoding)):
             victim = batch.running.pop()
             self._hold(n, victim, 0)
@@ -242,16 +301,25 @@ class Generating(_Run):
                 batch.prefilled.append((request, new))
                 pairs += new * (request.cached + new)
                 budget -= new
-        while batch.waiting and len(batch.running) < self.rule.batch_cap and budget > 0:
-            request = batch.waiting[0]
-            if not self._fits(n, request.target):
+        for known in (seen, inf) if self.rule.ahead else (inf,):
+            while batch.waiting and budget > 0:
+                request = batch.waiting[0]
+                together = len(batch.running) + len(batch.leaving)
+                late = request.ticket > known
+                if together == self.rule.batch_cap or late or not self._fits(n, request.target):
+                    break
+                batch.running.append(batch.waiting.pop(0))
+                request.cached = self._found(n, request)
+                request.held = request.cached
+                self._hold(n, request, request.target)
+                new = int(min(request.target - request.cached, budget))
+                batch.prefilled.append((request, new))
+                pairs += new * (request.cached + new)
+                budget -= new
+            if batch.decoding or batch.prefilled:
                 break
-            batch.running.append(batch.waiting.pop(0))
-            self._hold(n, request, request.target)
-            new = int(min(request.target, budget))
-            batch.prefilled.append((request, new))
-            pairs += new * new
-            budget -= new
+            self._leave(n)
+        self._leave(n)
         if batch.decoding or batch.prefilled:
             tokens = sum(new for _, new in batch.prefilled)
             context = sum(r.prompt + r.made for r in batch.decoding)
@@ -281,12 +349,24 @@ class Generating(_Run):
                     "per_prefill_pair_s",
                     "per_decode_s",
                     "per_context_token_s",
+                    "per_mixed_decode_s",
+                    "per_mixed_context_token_s",
                 )
             ]
+            mixed = 1.0 if tokens else 0.0
             rows[own] = [
-                base + a * tokens + b * pairs + c * decodes + d * context
-                for base, a, b, c, d in zip(*columns, strict=True)
+                base
+                + a * tokens
+                + b * pairs
+                + c * decodes
+                + d * context
+                + e * mixed * decodes
+                + f * mixed * context
+                for base, a, b, c, d, e, f in zip(*columns, strict=True)
             ]
+            knots = self.iteration[real].token_knots.tolist()
+            for s, curve in enumerate(self._coefficients(real, n, "token_s") if knots else []):
+                rows[own][s] += on_curve(knots, curve, tokens + decodes)
         self.nodes[n].ready(now_s, (own, 0), FORWARD, 0)
 
     def _begin(
@@ -342,7 +422,9 @@ class Generating(_Run):
         for request in leaving:
             batch.running.remove(request)
             batch.decoding.remove(request)
-            self._hold(n, request, 0)
+            batch.leaving.append(request)
+            if not self.rule.ahead:
+                self._leave(n)
             self._done(n, request, now_s)
         return len(leaving)
 

@@ -114,6 +114,10 @@ def generating(draw: st.DrawFn, max_tasks: int = 8, rule: str | None = None) -> 
         drawn = rng.integers(low, high, shape) if whole else rng.uniform(low, high, shape)
         return drawn.astype(float) + (0.01 if low and not whole else 0)
 
+    def curve() -> tuple[np.ndarray, np.ndarray]:
+        knots = np.flatnonzero(rng.random(12) < draw(st.sampled_from([0.0, 0.2, 0.6]))) + 1
+        return knots, rng.integers(0, 5, (*shape, knots.size)) / 2
+
     iteration = IterationCosts(
         times(1, 3),
         times(0, 2) / 4,
@@ -122,17 +126,23 @@ def generating(draw: st.DrawFn, max_tasks: int = 8, rule: str | None = None) -> 
         times(0, 2) / 4,
         rng.integers(0, 3, shape),
         rng.integers(0, 2, (shape[0], shape[1] - 1)) if draw(st.booleans()) else 0.0,
+        times(0, 2) / 2,
+        times(0, 2) / 8,
+        *curve(),
     )
     rule = draw(st.sampled_from(["continuous", "reference"])) if rule is None else rule
     cap = draw(st.integers(1, 4))
     chunk = draw(st.none() | st.integers(cap, 9)) if rule == "continuous" else None
+    ahead = rule == "continuous" and draw(st.booleans())
+    keep = rule == "continuous" and draw(st.booleans())
     short = {"wait_s": float(draw(st.integers(0, 2))), "clear_tokens": 12, "least_tokens": 3}
     work = instance.workload
+    work = replace(work, kind=0 * work.kind) if keep else work
     output = np.where(work.is_training, 0, rng.integers(1, 8, tasks))
     return replace(
         instance,
         cluster=replace(instance.cluster, memory_bytes=float(draw(st.sampled_from([9, 16, 40])))),
         workload=replace(work, output_tokens=output),
         costs=replace(costs, iteration=iteration),
-        generation=Generation(rule, cap, chunk, **short),
+        generation=Generation(rule, cap, chunk, ahead=ahead, keep_prefix=keep, **short),
     )

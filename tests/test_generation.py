@@ -229,6 +229,68 @@ def test_the_youngest_makes_room_and_is_prefilled_again() -> None:
     assert evaluate(requests([4, 4], [4, 3]), schedule).preemptions == 1
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_formed_ahead_newcomers_join_one_iteration_later(ahead: bool) -> None:
+    # Iterations of 1.1, 1.01 and so on; the second request comes during the second of them.
+    instance = requests([1, 1, 1], [6, 1, 1], [0.0, 1.5, 20.0], ahead=ahead)
+    made = run(instance).generated
+    assert made is not None
+    ends = made.iterations.end_s[:, 0]
+    place = int(np.argmin(np.abs(ends - made.first_token_s[1])))
+    assert place == (3 if ahead else 2)
+    # An engine with nothing to do takes what comes at once.
+    assert made.start_s[2] == 20.0
+    assert validate(instance, run(instance)) == []
+
+
+def test_formed_ahead_memory_is_free_one_iteration_later() -> None:
+    rule: dict[str, Any] = {"memory_bytes": 8.0}
+    starts = [
+        run(requests([4, 1, 4], [2, 6, 1], ahead=ahead, **rule)).generated.start_s
+        for ahead in (False, True)
+    ]
+    assert starts[1][2] > starts[0][2]
+
+
+@pytest.mark.parametrize(("keep", "again"), [(False, 6), (True, 4)])
+def test_a_kept_prefix_is_not_prefilled_again(keep: bool, again: int) -> None:
+    # Both hold 5 of 10 tokens when the younger gives way. The older makes 3 more tokens, on the
+    # last 3 of the younger's 5; the other 2 are still there when it comes back for its 6.
+    made = run(requests([4, 4], [5, 4], memory_bytes=10.0, keep_prefix=keep)).generated
+    assert made is not None
+    assert made.preemptions.tolist() == [0, 1]
+    assert made.iterations.prefill_tokens.tolist()[:1] == [8]
+    place = int(np.argmax(made.iterations.prefill_tokens[1:] > 0)) + 1
+    assert made.iterations.prefill_tokens[place] == again
+    assert made.iterations.prefill_pairs[place] == again * 6
+
+
+def test_seconds_follow_the_curve_over_new_tokens() -> None:
+    instance = requests([10, 5], [3, 2], [0.0, 0.5])
+    iteration = instance.costs.iteration
+    assert iteration is not None
+    curved = replace(
+        iteration,
+        per_mixed_decode_s=0.5,
+        per_mixed_context_token_s=0.01,
+        token_knots=[2, 4, 8],
+        token_s=[[[1.0, 3.0, 4.0]]],
+    )
+    # One token is before the first knot, 10 beyond the last, 6 between two.
+    assert curved.by_tokens_s(0, [1, 2, 3, 6, 10]).ravel().tolist() == [1, 1, 2, 3.5, 4.5]
+    instance = replace(instance, costs=replace(instance.costs, iteration=curved))
+    schedule = run(instance)
+    made = schedule.generated
+    assert made is not None
+    # As without: 2.0, 1.51 and 1.02; the second is 5 new tokens beside a decode of context 11.
+    took = np.diff(made.iterations.end_s[:, 0], prepend=0.0)
+    assert took == pytest.approx([2.0 + 4.5, 1.51 + 0.5 + 0.11 + 3.5, 1.02 + 1.0])
+    assert validate(instance, schedule) == []
+    assert curved.alone_s(0, 10, 3) == pytest.approx(2.0 + 4.5 + 2 * (1.01 + 1.0))
+    twice = curved.scaled(np.array([1.0, 2.0]))
+    assert twice.by_tokens_s([0, 1], 6).ravel().tolist() == [3.5, 7.0]
+
+
 def test_what_never_fits_is_dropped_when_it_arrives() -> None:
     schedule = run(requests([4, 8], [4, 3], memory_bytes=9.0))
     assert schedule.out_of_memory == ((1, 0, 0, 0.0),)
@@ -294,6 +356,18 @@ def test_what_does_not_go_with_generation_is_named() -> None:
         Generation(batch_cap=8, chunk_tokens=7)
     with pytest.raises(ValueError, match="chunk_tokens"):
         Generation("reference", chunk_tokens=512)
+    with pytest.raises(ValueError, match=r"generation\.ahead: True under rule 'reference'"):
+        Generation("reference", ahead=True)
+    with pytest.raises(ValueError, match=r"generation\.keep_prefix: 1; expected True or False"):
+        Generation(keep_prefix=1)  # type: ignore[arg-type]
+    trains = Workload([0, 1], 0.0, 1, [1, 1], [1, 0])
+    costs = Costs(np.ones((1, 2, 1)), 1.0, 0.0, 0.0, iteration=instance.costs.iteration)
+    with pytest.raises(ValueError, match="True beside 1 training tasks"):
+        replace(instance, workload=trains, costs=costs, generation=Generation(keep_prefix=True))
+    with pytest.raises(ValueError, match=r"token_knots: .*rising"):
+        IterationCosts([[1.0]], token_knots=[4, 4], token_s=[[[1.0, 1.0]]])
+    with pytest.raises(ValueError, match=r"token_s: shape \(1, 1, 1\); expected shape \(1, 1, 2\)"):
+        IterationCosts([[1.0]], token_knots=[4, 5], token_s=[[[1.0]]])
     with pytest.raises(ValueError, match="continuous, reference"):
         Generation("orca")
     with pytest.raises(ValueError, match="base_s"):

@@ -24,7 +24,7 @@ from lemix_opt.instance import Instance
 
 FORWARD_ONLY, CONTINUOUS, REFERENCE = range(len(GENERATION_RULES) + 1)
 # Coefficients of an iteration's seconds.
-BASE, PER_TOKEN, PER_PAIR, PER_DECODE, PER_CONTEXT, COEFFICIENTS = range(6)
+BASE, PER_TOKEN, PER_PAIR, PER_DECODE, PER_CONTEXT, MIXED_DECODE, MIXED_CONTEXT = range(7)
 # Counts of an iteration.
 PREFILLS, TOKENS, PAIRS, DECODES, CONTEXT, KV, COUNTS = range(7)
 ROOM = 1 << 16
@@ -39,16 +39,22 @@ class Columns(NamedTuple):
     `running` and `decoding`, the decoding ones' contexts in the next iteration summed
     (`context`), tokens held (`held`), iterations ended (`number`), `under_way`, tokens prefilled
     of the youngest if its prompt is not through (`partial`), the first request prefilled in the
-    current iteration (`fresh`) and its `counts`. Rule ``reference``: `stance` of the first
-    stage's thread, the request it took (`pending`), until when it waits (`deadline_s`), when it
-    wants to be woken (`alarm_s`) and the batch (`member`).
+    current iteration (`fresh`) and its `counts`. Formed ahead: requests that have come (`came`)
+    and had come when the last iteration was formed (`seen`), requests and tokens that leave when
+    the next one has been (`leavers`, `leaving`). Tokens of memory `taken` so far. Rule
+    ``reference``: `stance` of the first stage's thread, the request it took (`pending`), until
+    when it waits (`deadline_s`), when it wants to be woken (`alarm_s`) and the batch (`member`).
 
     By request: neighbours in the list (`after`, `before`) and in the bucket (`mate_after`,
     `mate_before`), `finish` (iteration of the last token), tokens `made` so far (before the
-    latest prefill, while decoding), `preemptions`, `start_s`, `first_s`, `last_s`.
+    latest prefill, while decoding), `preemptions`, `start_s`, `first_s`, `last_s`, how many had
+    come to the node with it (`ticket`), tokens processed when it was preempted (`kept`) and how
+    many may have been `taken` before the last of them is overwritten (`safe`).
 
-    `seconds_expected` and `seconds_actual` are the coefficients by class and stage; forwards of
-    iterations are written to the last rows of `forward_expected_s` and `forward_actual_s`.
+    `seconds_expected` and `seconds_actual` are the coefficients by class and stage,
+    `curve_expected` and `curve_actual` the seconds at `knots_expected` and `knots_actual` new
+    tokens; forwards of iterations are written to the last rows of `forward_expected_s` and
+    `forward_actual_s`.
     """
 
     head: npt.NDArray[np.int32]
@@ -73,11 +79,21 @@ class Columns(NamedTuple):
     made: npt.NDArray[np.int64]
     preemptions: npt.NDArray[np.int64]
     filled: npt.NDArray[np.int64]
+    came: npt.NDArray[np.int64]
+    seen: npt.NDArray[np.int64]
+    leavers: npt.NDArray[np.int64]
+    leaving: npt.NDArray[np.int64]
+    taken: npt.NDArray[np.int64]
+    ticket: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.int64]
+    safe: npt.NDArray[np.int64]
     deadline_s: npt.NDArray[np.float64]
     alarm_s: npt.NDArray[np.float64]
     start_s: npt.NDArray[np.float64]
     first_s: npt.NDArray[np.float64]
     last_s: npt.NDArray[np.float64]
+    knots_expected: npt.NDArray[np.float64]
+    knots_actual: npt.NDArray[np.float64]
     bucket_head: npt.NDArray[np.int32]
     bucket_tail: npt.NDArray[np.int32]
     member: npt.NDArray[np.int32]
@@ -90,26 +106,30 @@ class Columns(NamedTuple):
     seconds_actual: npt.NDArray[np.float64]
     forward_expected_s: npt.NDArray[np.float64]
     forward_actual_s: npt.NDArray[np.float64]
+    curve_expected: npt.NDArray[np.float64]
+    curve_actual: npt.NDArray[np.float64]
     cap: int
     chunk: int
     clear: int
     least: int
+    ahead: int
+    keep: int
     wait_s: float
 
 
 _KINDS = (
     [(types.int32, 1)] * 9
-    + [(types.int64, 1)] * 13
-    + [(types.float64, 1)] * 5
+    + [(types.int64, 1)] * 21
+    + [(types.float64, 1)] * 7
     + [(types.int32, 2)] * 3
     + [(types.int64, 2)] * 2
     + [(types.float64, 2)] * 3
-    + [(types.float64, 3)] * 4
+    + [(types.float64, 3)] * 6
 )
 _COLUMNS_T = types.NamedTuple(
     (
         *(types.Array(entry, dimensions, "C") for entry, dimensions in _KINDS),
-        *[types.int64] * 4,
+        *[types.int64] * 6,
         types.float64,
     ),
     Columns,
@@ -125,13 +145,15 @@ class Batches(Addressed):
 
 
 def _coefficients(costs: IterationCosts) -> npt.NDArray[np.float64]:
-    """Return the coefficients in the order of their indices, shape (K, S, 5)."""
+    """Return the coefficients in the order of their indices, shape (K, S, 7)."""
     columns = (
         costs.base_s,
         costs.per_prefill_token_s,
         costs.per_prefill_pair_s,
         costs.per_decode_s,
         costs.per_context_token_s,
+        costs.per_mixed_decode_s,
+        costs.per_mixed_context_token_s,
     )
     return np.ascontiguousarray(np.stack(columns, axis=-1))
 
@@ -237,11 +259,21 @@ def _columns(
         made=put(tasks, 0, np.int64),
         preemptions=put(tasks, 0, np.int64),
         filled=put(1, 0, np.int64),
+        came=put(nodes, 0, np.int64),
+        seen=put(nodes, 0, np.int64),
+        leavers=put(nodes, 0, np.int64),
+        leaving=put(nodes, 0, np.int64),
+        taken=put(nodes, 0, np.int64),
+        ticket=put(tasks, 0, np.int64),
+        kept=put(tasks, 0, np.int64),
+        safe=put(tasks, 0, np.int64),
         deadline_s=np.full(nodes, inf),
         alarm_s=np.full(nodes, inf),
         start_s=np.full(tasks, inf),
         first_s=np.full(tasks, inf),
         last_s=np.full(tasks, inf),
+        knots_expected=np.array(predicted.token_knots),
+        knots_actual=np.array(real.token_knots),
         bucket_head=none(ring),
         bucket_tail=none(ring),
         member=none(rule.batch_cap if reference else 1),
@@ -254,9 +286,13 @@ def _columns(
         seconds_actual=_coefficients(real),
         forward_expected_s=np.empty((1, 1, 1)),
         forward_actual_s=np.empty((1, 1, 1)),
+        curve_expected=np.array(predicted.token_s),
+        curve_actual=np.array(real.token_s),
         cap=rule.batch_cap,
         chunk=UNLIMITED if rule.chunk_tokens is None else rule.chunk_tokens,
         clear=rule.clear_tokens,
         least=rule.least_tokens,
+        ahead=int(rule.ahead),
+        keep=int(rule.keep_prefix),
         wait_s=rule.wait_s,
     )

@@ -6,22 +6,19 @@ from math import inf
 from typing import Any
 
 from lemix_opt.engine.batches import (
-    BASE,
     CONTEXT,
     COUNTS,
     DECODES,
     KV,
     PAIRS,
-    PER_CONTEXT,
-    PER_DECODE,
-    PER_PAIR,
-    PER_TOKEN,
     PREFILLS,
     TOKENS,
+    UNLIMITED,
     Batches,
 )
 from lemix_opt.engine.books import NONE, Books, Rules, Truth
 from lemix_opt.engine.codes import SEES_END
+from lemix_opt.engine.iteration_seconds import set_seconds
 from lemix_opt.engine.jit import inlined
 from lemix_opt.engine.plain import parts_of
 from lemix_opt.engine.queues import queue_up
@@ -79,6 +76,8 @@ def hold(
 @inlined
 def join(batches: Batches, task: int, node: int) -> None:
     """Let a request wait at its node."""
+    batches.came[node] += 1
+    batches.ticket[task] = batches.came[node]
     last = batches.tail[node]
     batches.before[task] = last
     batches.after[task] = NONE
@@ -145,6 +144,7 @@ def preempt(
     task = batches.youngest[node]
     if batches.finish[task] == NONE:
         tokens = view.prompt_tokens[task] + batches.made[task]
+        kept = batches.partial[node]
         batches.partial[node] = 0
     else:
         batches.made[task] = batches.output[task] - (batches.finish[task] - batches.number[node])
@@ -155,6 +155,11 @@ def preempt(
         batches.last_s[task] = books.end_s[books.row[rules.tasks + node] + rules.stages - 1]
         # Its latest token has not been processed yet.
         tokens = context - 1
+        kept = tokens
+    if batches.keep:
+        batches.kept[task] = kept
+        free = room_tokens(view, truth, batches, rules, node) - batches.held[node]
+        batches.safe[task] = batches.taken[node] + free + tokens - kept
     hold(view, truth, books, batches, rules, node, -tokens)
     batches.preemptions[task] += 1
     batches.youngest[node] = batches.before[task]
@@ -162,22 +167,23 @@ def preempt(
 
 
 @inlined
-def set_seconds(batches: Batches, rules: Rules, kind: int, node: int) -> None:
-    """Write what the node's next iteration takes to the columns of forwards."""
-    counts = batches.counts
-    tokens, pairs = float(counts[node, TOKENS]), float(counts[node, PAIRS])
-    decodes, context = float(counts[node, DECODES]), float(counts[node, CONTEXT])
+def room_tokens(view: View, truth: Truth, batches: Batches, rules: Rules, node: int) -> int:
+    """Return how many tokens' KV an empty node has room for."""
+    kind, room = view.node_class[node], UNLIMITED
     for s in range(rules.stages):
-        for at in range(2):
-            by = batches.seconds_expected if at == 0 else batches.seconds_actual
-            column = batches.forward_expected_s if at == 0 else batches.forward_actual_s
-            column[kind, rules.tasks + node, s] = (
-                by[kind, s, BASE]
-                + by[kind, s, PER_TOKEN] * tokens
-                + by[kind, s, PER_PAIR] * pairs
-                + by[kind, s, PER_DECODE] * decodes
-                + by[kind, s, PER_CONTEXT] * context
-            )
+        each = batches.kv_bytes[kind, s]
+        if each > 0:
+            room_bytes = view.capacity_bytes[node, s] - truth.resident_bytes[node, s]
+            room = min(room, int((room_bytes + SLACK_BYTES) / each))
+    return room
+
+
+@inlined
+def still_there(batches: Batches, task: int, node: int, target: int) -> int:
+    """Return how many first tokens of a waiting request need no second prefill."""
+    lost = max(batches.taken[node] - batches.safe[task], 0)
+    # The last one has to be processed, as the next token comes of it.
+    return int(max(min(batches.kept[task] - lost, target - 1), 0))
 
 
 @inlined
@@ -193,6 +199,17 @@ def begin_iteration(
 
 
 @inlined
+def let_leave(
+    view: View, truth: Truth, books: Books, batches: Batches, rules: Rules, node: int
+) -> None:
+    """Free the memory of requests that were done when an iteration had already been formed."""
+    if batches.leavers[node]:
+        hold(view, truth, books, batches, rules, node, -batches.leaving[node])
+        batches.leavers[node] = 0
+        batches.leaving[node] = 0
+
+
+@inlined
 def form(
     view: View,
     truth: Truth,
@@ -202,8 +219,17 @@ def form(
     node: int,
     now_s: float,
 ) -> None:
-    """Form a node's next iteration if none is under way and there is something to do."""
-    if batches.under_way[node] or batches.head[node] == NONE:
+    """Form a node's next iteration if none is under way and there is something to do.
+
+    Formed ahead, it is made of what was known when the one that has just ended was formed, unless
+    that is nothing.
+    """
+    if batches.under_way[node]:
+        return
+    gate = batches.seen[node] if batches.ahead else UNLIMITED
+    batches.seen[node] = batches.came[node]
+    if batches.head[node] == NONE:
+        let_leave(view, truth, books, batches, rules, node)
         return
     while batches.running[node] and not fits(
         view, books, batches, rules, node, batches.decoding[node]
@@ -212,6 +238,7 @@ def form(
     decodes = batches.decoding[node]
     if decodes:
         hold(view, truth, books, batches, rules, node, decodes)
+        batches.taken[node] += decodes
     budget = batches.chunk - decodes
     prefills, tokens, pairs = 0, 0, 0
     fresh = NONE
@@ -223,26 +250,38 @@ def form(
         prefills, tokens, pairs = 1, new, new * (done + new)
         budget -= new
         batches.partial[node] = done + new if done + new < target else 0
-    while batches.running[node] < batches.cap and budget > 0:
+    opened = not batches.ahead
+    while True:
         youngest = batches.youngest[node]
         task = int(batches.head[node] if youngest == NONE else batches.after[youngest])
-        if task == NONE:
-            break
-        target = view.prompt_tokens[task] + batches.made[task]
-        if not fits(view, books, batches, rules, node, target):
-            break
+        target = 0 if task == NONE else view.prompt_tokens[task] + batches.made[task]
+        if (
+            task == NONE
+            or budget <= 0
+            or batches.running[node] + batches.leavers[node] >= batches.cap
+            or batches.ticket[task] > gate
+            or not fits(view, books, batches, rules, node, target)
+        ):
+            if opened or prefills or decodes:
+                break
+            opened, gate = True, UNLIMITED
+            let_leave(view, truth, books, batches, rules, node)
+            continue
         hold(view, truth, books, batches, rules, node, target)
         batches.youngest[node] = task
         batches.running[node] += 1
-        new = min(target, budget)
+        done = still_there(batches, task, node, target) if batches.keep else 0
+        batches.taken[node] += target - done
+        new = min(target - done, budget)
         prefills += 1
         tokens += new
-        pairs += new * new
+        pairs += new * (done + new)
         budget -= new
         if fresh == NONE:
             fresh = task
-        if new < target:
-            batches.partial[node] = new
+        if done + new < target:
+            batches.partial[node] = done + new
+    let_leave(view, truth, books, batches, rules, node)
     if prefills == 0 and decodes == 0:
         return
     batches.fresh[node] = fresh
@@ -340,7 +379,11 @@ def close(
         if made == batches.output[task]:
             part(batches, task, node)
             tokens = view.prompt_tokens[task] + made - 1
-            hold(view, truth, books, batches, rules, node, -tokens)
+            if batches.ahead:
+                batches.leavers[node] += 1
+                batches.leaving[node] += tokens
+            else:
+                hold(view, truth, books, batches, rules, node, -tokens)
             say_done(shown, books, rules, observe, state, task, node, now_s)
             done += 1
         else:
