@@ -10,7 +10,8 @@ from scipy.optimize import nnls
 from lemix_opt.checks import FloatArray, IntArray
 
 _ROUNDS = 3
-_STEPS = 4
+_STEPS = (12, 8, 4)
+"""Steps of the fit by level: the widest group starts farthest from where it ends."""
 _BEND = 0.05
 """Relative residual from which rows count by their absolute instead of squared error, at least."""
 _NOISE = 0.05
@@ -136,8 +137,11 @@ def fit_tree(
         for at in range(len(distinct)):
             rows = place == at
             prior = above[np.argmax(rows)] if depth else default.mean
+            steps = _STEPS[min(depth, len(_STEPS) - 1)]
             width = spread * (prior + _NEW * default.width) if depth else default.width
-            table[at] = _robust(terms[rows], y[rows], each[rows], prior, width, blocks, sharpness)
+            table[at] = _robust(
+                terms[rows], y[rows], each[rows], prior, width, blocks, sharpness, steps
+            )
         keys.append(distinct)
         found.append(table)
         above = table[place]
@@ -152,6 +156,7 @@ def _robust(
     width: FloatArray,
     blocks: IntArray,
     sharpness: float,
+    steps: int,
 ) -> FloatArray:
     """Coefficients of at least 0 by Huber's loss of relative errors, leaning on a prior."""
     relative = terms / y[:, None]
@@ -178,7 +183,7 @@ def _robust(
 
     found = prior
     damping = 0.1 * len(y)
-    for _ in range(_STEPS):
+    for _ in range(steps):
         robust = _huber(miss(found))
         before = loss(found)
         slope = _slopes(relative, found, blocks, sharpness)

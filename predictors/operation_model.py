@@ -31,8 +31,20 @@ _MODEL = (
     "sharded",
 )
 _LEVELS = (("kind",), _GPU, (*_GPU, *_MODEL))
-_SIZES = ("length", "rows", "context", "pipeline", "data", "micro_batches", "sm_share")
-_SHAPES = ("kind", "flops", "hidden", "layers", "heads", "tensor", "number_bytes")
+_SIZES = (
+    "length",
+    "rows",
+    "context",
+    "pipeline",
+    "data",
+    "micro_batches",
+    "sm_share",
+    "hidden",
+    "layers",
+    "flops",
+    "bandwidth",
+)
+_SHAPES = ("kind", "heads", "tensor", "number_bytes")
 _SPREADS = (0.1, 0.5, 3.0)
 _PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CHOICE_ROWS = 2000
@@ -50,7 +62,7 @@ def _columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
 
 
 def _sizes(X: FloatArray) -> FloatArray:
-    """Return logs of what may grow beyond the measured, tokens first."""
+    """Return logs of what may lie beyond the measured, tokens first."""
     return np.asarray(np.log2(1 + np.column_stack([tokens(X), _columns(X, _SIZES)])))
 
 

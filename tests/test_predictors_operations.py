@@ -84,9 +84,9 @@ def test_bad_operations_are_named() -> None:
 def test_every_gpu_names_its_source_and_has_plausible_rates() -> None:
     for gpu in GPUS.values():
         assert gpu.source
-        assert gpu.half_flops > gpu.single_flops > 1e12
+        assert gpu.half_flops > gpu.tensor_float_flops >= gpu.single_flops > 1e12
         assert 1e11 < gpu.bandwidth < 1e13
-    assert gpu_type("a100-80gb").flops(4) == 19.5e12
+    assert gpu_type("a100-80gb").flops("single") == 19.5e12
 
 
 @pytest.fixture(scope="module")
