@@ -188,7 +188,7 @@ def predict(
     pipeline: Annotated[float, typer.Option(help="Pipeline stages.")] = 1,
     micro_batches: Annotated[float, typer.Option(help="Micro-batches per iteration.")] = 1,
     sm_share: Annotated[float, typer.Option(help="Share of the SMs, 0 to 1.")] = 1,
-    number_bytes: Annotated[int, typer.Option(help="Bytes of a number: 2 or 4.")] = 2,
+    precision: Annotated[str, typer.Option(help="half, tensor_float or single.")] = "half",
     coverage: Annotated[float, typer.Option(help="Coverage of the interval.")] = 0.9,
     out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
     as_json: Json = False,
@@ -211,7 +211,7 @@ def predict(
         "pipeline": pipeline,
         "micro_batches": micro_batches,
         "sm_share": sm_share,
-        "number_bytes": number_bytes,
+        "precision": precision,
     }
     asked = [single] if points is None else read_points(points, single)
     found = predict_points(loaded.model, asked, coverage, str(points or "options"))

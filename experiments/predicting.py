@@ -14,7 +14,7 @@ import numpy as np
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, check_keywords
 from lemix_opt.files import write_atomically
 
-_TEXT = ("kind", "model", "gpu")
+_TEXT = ("kind", "model", "gpu", "precision")
 Point = dict[str, str | float]
 
 
@@ -87,14 +87,14 @@ def predict_points(
         )
     rows = []
     for number, point in enumerate(points, start=1):
-        numbers = {k: v for k, v in point.items() if k not in (*_TEXT, "number_bytes")}
+        numbers = {k: v for k, v in point.items() if k not in _TEXT}
         try:
             shape = model_shape(str(point["model"]))
             row = operations(
                 str(point["kind"]),
                 shape,
                 str(point["gpu"]),
-                number_bytes=int(point["number_bytes"]),
+                precision=str(point["precision"]),
                 **numbers,
             )
         except LemixError as error:

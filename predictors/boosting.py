@@ -11,8 +11,6 @@ from lemix_opt.checks import FloatArray
 _BINS = 32
 _TREE_ROWS = 1500
 """Rows one tree is fitted to at most."""
-_CHUNK = 32768
-"""Rows that are evaluated together, so that their bins stay in the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +34,23 @@ class SymmetricTrees:
 
     def predict(self, X: FloatArray) -> FloatArray:
         """Sum of all trees, shape (R,)."""
-        found = np.zeros(len(X))
-        asked = np.unique(self.columns)
-        for start in range(0, len(X), _CHUNK):
-            part = X[start : start + _CHUNK]
-            binned = {
-                int(f): np.searchsorted(self.edges[f], part[:, f], side="left").astype(np.uint8)
-                for f in asked
-            }
-            total = found[start : start + _CHUNK]
-            for columns, bins, leaves in zip(self.columns, self.bins, self.leaves, strict=True):
-                leaf = np.zeros(len(part), dtype=np.uint8)
-                for f, b in zip(columns.tolist(), bins.tolist(), strict=True):
-                    leaf = (leaf << 1) | (binned[f] > b)
-                total += leaves[leaf]
+        binned = {
+            int(f): np.searchsorted(self.edges[f], X[:, f], side="left").astype(np.uint8)
+            for f in np.unique(self.columns)
+        }
+        # An answer is asked for by many trees, and one byte per row.
+        questions = np.unique(np.stack([self.columns.ravel(), self.bins.ravel()]), axis=1)
+        yes = {(f, b): (binned[f] > b).view(np.uint8) for f, b in questions.T.tolist()}
+        found, added = np.zeros(len(X)), np.empty(len(X))
+        leaf = np.empty(len(X), dtype=np.uint8)
+        for columns, bins, leaves in zip(
+            self.columns.tolist(), self.bins.tolist(), self.leaves, strict=True
+        ):
+            leaf.fill(0)
+            for f, b in zip(columns, bins, strict=True):
+                leaf <<= 1
+                leaf |= yes[f, b]
+            found += np.take(leaves, leaf, out=added, mode="clip")
         return found
 
 

@@ -10,7 +10,8 @@ from scipy.optimize import nnls
 from lemix_opt.checks import FloatArray, IntArray
 
 _ROUNDS = 3
-_STEPS = 6
+_STEPS = (12, 8, 4)
+"""Steps of the fit by level: the widest group starts farthest from where it ends."""
 _BEND = 0.05
 """Relative residual from which rows count by their absolute instead of squared error, at least."""
 _NOISE = 0.05
@@ -47,16 +48,18 @@ class TermTree:
     def predict(self, terms: FloatArray, levels: tuple[FloatArray, ...]) -> FloatArray:
         """Seconds by the deepest known group of every row, shape (R,); NaN where none is."""
         found = np.full(len(terms), np.nan)
-        for node, table in zip(self.nodes(levels), self.coefficients, strict=True):
-            known = node >= 0
-            for at in np.unique(node[known]):
-                rows = node == at
-                found[rows] = overlap(terms[rows], table[at], self.blocks, self.sharpness)
+        left = np.arange(len(terms))
+        for keys, table, rows in reversed(
+            list(zip(self.keys, self.coefficients, levels, strict=True))
+        ):
+            node = find_rows(keys, rows[left])
+            for at in np.unique(node[node >= 0]):
+                own = left[node == at]
+                found[own] = overlap(terms[own], table[at], self.blocks, self.sharpness)
+            left = left[node < 0]
+            if not left.size:
+                break
         return found
-
-    def nodes(self, levels: tuple[FloatArray, ...]) -> tuple[IntArray, ...]:
-        """Group of every row by level, −1 where unknown, each of shape (R,)."""
-        return tuple(find_rows(k, rows) for k, rows in zip(self.keys, levels, strict=True))
 
 
 def overlap(
@@ -68,11 +71,19 @@ def overlap(
     """
     if sharpness == 1:
         return np.asarray(terms @ coefficients)
-    parts = np.stack(
-        [terms[:, blocks == b] @ coefficients[blocks == b] for b in range(int(blocks.max()) + 1)]
-    )
-    longest = np.maximum(parts.max(axis=0), 1e-30)
-    return np.asarray(longest * np.sum((parts / longest) ** sharpness, axis=0) ** (1 / sharpness))
+    parts = _by_block(terms, coefficients, blocks)
+    if sharpness == 2:
+        return np.asarray(np.sqrt(np.einsum("rb,rb->r", parts, parts)))
+    longest = np.maximum(parts.max(axis=1, keepdims=True), 1e-30)
+    summed = np.sum((parts / longest) ** sharpness, axis=1)
+    return np.asarray(longest[:, 0] * summed ** (1 / sharpness))
+
+
+def _by_block(terms: FloatArray, coefficients: FloatArray, blocks: IntArray) -> FloatArray:
+    """Sum of the terms of every block, shape (R, blocks)."""
+    members = np.zeros((len(blocks), int(blocks.max()) + 1))
+    members[np.arange(len(blocks)), blocks] = coefficients
+    return np.asarray(terms @ members)
 
 
 def find_rows(keys: FloatArray, rows: FloatArray) -> IntArray:
@@ -126,8 +137,11 @@ def fit_tree(
         for at in range(len(distinct)):
             rows = place == at
             prior = above[np.argmax(rows)] if depth else default.mean
+            steps = _STEPS[min(depth, len(_STEPS) - 1)]
             width = spread * (prior + _NEW * default.width) if depth else default.width
-            table[at] = _robust(terms[rows], y[rows], each[rows], prior, width, blocks, sharpness)
+            table[at] = _robust(
+                terms[rows], y[rows], each[rows], prior, width, blocks, sharpness, steps
+            )
         keys.append(distinct)
         found.append(table)
         above = table[place]
@@ -142,6 +156,7 @@ def _robust(
     width: FloatArray,
     blocks: IntArray,
     sharpness: float,
+    steps: int,
 ) -> FloatArray:
     """Coefficients of at least 0 by Huber's loss of relative errors, leaning on a prior."""
     relative = terms / y[:, None]
@@ -168,7 +183,7 @@ def _robust(
 
     found = prior
     damping = 0.1 * len(y)
-    for _ in range(_STEPS):
+    for _ in range(steps):
         robust = _huber(miss(found))
         before = loss(found)
         slope = _slopes(relative, found, blocks, sharpness)
@@ -203,6 +218,6 @@ def _slopes(
 ) -> FloatArray:
     """Return derivatives of `overlap` by its terms, which it is the weighted sum of."""
     total = np.maximum(overlap(relative, found, blocks, sharpness), 1e-30)
-    parts = [relative[:, blocks == b] @ found[blocks == b] for b in range(int(blocks.max()) + 1)]
-    slopes = [np.maximum(part / total, 0.02) ** (sharpness - 1) for part in parts]
-    return np.asarray(np.stack(slopes, axis=1)[:, blocks])
+    shares = _by_block(relative, found, blocks) / total[:, None]
+    slopes = np.maximum(shares, 0.02) ** (sharpness - 1)
+    return np.asarray(slopes[:, blocks])

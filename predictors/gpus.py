@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lemix_opt.checks import choice
 from lemix_opt.errors import unknown
 
+PRECISIONS = ("half", "tensor_float", "single")
+"""Numbers of 2 bytes; of 4 with products in TF32 where a type has it; of 4 throughout."""
 GB = 1e9
 TERA = 1e12
 
@@ -20,6 +23,8 @@ class Gpu:
         Name of the type.
     half_flops : float
         FLOP/s of fp16 or bf16 matrix products with fp32 accumulation.
+    tensor_float_flops : float
+        FLOP/s of fp32 numbers in tensor cores (TF32); those of fp32 where the type has none.
     single_flops : float
         FLOP/s of fp32 outside tensor cores.
     bandwidth : float
@@ -37,6 +42,7 @@ class Gpu:
 
     name: str
     half_flops: float
+    tensor_float_flops: float
     single_flops: float
     bandwidth: float
     memory_bytes: float
@@ -44,9 +50,10 @@ class Gpu:
     sms: int
     source: str
 
-    def flops(self, number_bytes: int) -> float:
-        """Peak FLOP/s of matrix products of numbers of 2 or 4 bytes."""
-        return self.single_flops if number_bytes == 4 else self.half_flops
+    def flops(self, precision: str) -> float:
+        """Return the peak FLOP/s of matrix products in one of `PRECISIONS`."""
+        rates = (self.half_flops, self.tensor_float_flops, self.single_flops)
+        return rates[PRECISIONS.index(choice("precision", precision, PRECISIONS))]
 
 
 _AMPERE = "NVIDIA A100 Tensor Core GPU data sheet and architecture white paper (SXM4)"
@@ -58,6 +65,7 @@ _GEFORCE = "NVIDIA Ampere GA102 GPU architecture white paper"
 def _gpu(
     name: str,
     half: float,
+    tensor_float: float,
     single: float,
     bandwidth: float,
     memory: float,
@@ -69,6 +77,7 @@ def _gpu(
     return Gpu(
         name,
         half * TERA,
+        tensor_float * TERA,
         single * TERA,
         bandwidth * GB,
         memory * GB,
@@ -81,23 +90,43 @@ def _gpu(
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        _gpu("a100-40gb", 312, 19.5, 1555, 40, 600, 108, _AMPERE),
-        _gpu("a100-80gb", 312, 19.5, 2039, 80, 600, 108, _AMPERE),
-        _gpu("h100-80gb", 989.4, 66.9, 3350, 80, 900, 132, _HOPPER),
-        _gpu("h200-141gb", 989.4, 66.9, 4800, 141, 900, 132, "NVIDIA H200 data sheet (SXM)"),
-        _gpu("gh200-96gb", 989.4, 66.9, 4000, 96, 900, 132, "NVIDIA GH200 data sheet, 96 GB HBM3"),
-        _gpu("v100-16gb", 125, 15.7, 900, 16, 300, 80, "NVIDIA V100 data sheet (SXM2)"),
-        _gpu("t4-16gb", 65, 8.1, 320, 16, 32, 40, _TURING),
-        _gpu("titan-rtx", 130.5, 16.3, 672, 24, 100, 72, "NVIDIA Titan RTX product page"),
-        _gpu("rtx-2080", 42.4, 10.6, 448, 8, 50, 46, _TURING),
-        _gpu("rtx-3090", 71, 35.6, 936, 24, 112.5, 82, _GEFORCE),
-        _gpu("rtx-4090", 165.2, 82.6, 1008, 24, 64, 128, "NVIDIA Ada GPU architecture white paper"),
-        _gpu("rtx-a6000", 154.8, 38.7, 768, 48, 112.5, 84, "NVIDIA RTX A6000 data sheet"),
-        _gpu("a10-24gb", 125, 31.2, 600, 24, 64, 72, "NVIDIA A10 data sheet"),
-        _gpu("a30-24gb", 165, 10.3, 933, 24, 200, 56, "NVIDIA A30 data sheet"),
-        _gpu("a40-48gb", 149.7, 37.4, 696, 48, 112.5, 84, "NVIDIA A40 data sheet"),
-        _gpu("l4-24gb", 121, 30.3, 300, 24, 64, 58, "NVIDIA L4 data sheet, dense"),
-        _gpu("l40s-48gb", 362, 91.6, 864, 48, 64, 142, "NVIDIA L40S data sheet, dense"),
+        _gpu("a100-40gb", 312, 156, 19.5, 1555, 40, 600, 108, _AMPERE),
+        _gpu("a100-80gb", 312, 156, 19.5, 2039, 80, 600, 108, _AMPERE),
+        _gpu("h100-80gb", 989.4, 494.7, 66.9, 3350, 80, 900, 132, _HOPPER),
+        _gpu("h200-141gb", 989.4, 494.7, 66.9, 4800, 141, 900, 132, "NVIDIA H200 data sheet (SXM)"),
+        _gpu(
+            "gh200-96gb",
+            989.4,
+            494.7,
+            66.9,
+            4000,
+            96,
+            900,
+            132,
+            "NVIDIA GH200 data sheet, 96 GB HBM3",
+        ),
+        _gpu("v100-16gb", 125, 15.7, 15.7, 900, 16, 300, 80, "NVIDIA V100 data sheet (SXM2)"),
+        _gpu("t4-16gb", 65, 8.1, 8.1, 320, 16, 32, 40, _TURING),
+        _gpu("titan-rtx", 130.5, 16.3, 16.3, 672, 24, 100, 72, "NVIDIA Titan RTX product page"),
+        _gpu("rtx-2080", 42.4, 10.6, 10.6, 448, 8, 50, 46, _TURING),
+        _gpu("rtx-3090", 71, 35.6, 35.6, 936, 24, 112.5, 82, _GEFORCE),
+        _gpu(
+            "rtx-4090",
+            165.2,
+            82.6,
+            82.6,
+            1008,
+            24,
+            64,
+            128,
+            "NVIDIA Ada GPU architecture white paper",
+        ),
+        _gpu("rtx-a6000", 154.8, 77.4, 38.7, 768, 48, 112.5, 84, "NVIDIA RTX A6000 data sheet"),
+        _gpu("a10-24gb", 125, 62.5, 31.2, 600, 24, 64, 72, "NVIDIA A10 data sheet"),
+        _gpu("a30-24gb", 165, 82.6, 10.3, 933, 24, 200, 56, "NVIDIA A30 data sheet"),
+        _gpu("a40-48gb", 149.7, 74.8, 37.4, 696, 48, 112.5, 84, "NVIDIA A40 data sheet"),
+        _gpu("l4-24gb", 121, 60.5, 30.3, 300, 24, 64, 58, "NVIDIA L4 data sheet, dense"),
+        _gpu("l40s-48gb", 362, 181, 91.6, 864, 48, 64, 142, "NVIDIA L40S data sheet, dense"),
     )
 }
 """Known types by name."""

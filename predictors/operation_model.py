@@ -31,8 +31,20 @@ _MODEL = (
     "sharded",
 )
 _LEVELS = (("kind",), _GPU, (*_GPU, *_MODEL))
-_SIZES = ("length", "rows", "context", "pipeline", "data", "micro_batches", "sm_share")
-_SHAPES = ("kind", "flops", "hidden", "layers", "heads", "tensor", "number_bytes")
+_SIZES = (
+    "length",
+    "rows",
+    "context",
+    "pipeline",
+    "data",
+    "micro_batches",
+    "sm_share",
+    "hidden",
+    "layers",
+    "flops",
+    "bandwidth",
+)
+_SHAPES = ("kind", "heads", "tensor", "number_bytes")
 _SPREADS = (0.1, 0.5, 3.0)
 _PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CHOICE_ROWS = 2000
@@ -40,6 +52,7 @@ _CHOICE_ROWS = 2000
 _LEAST_POINTS = 20
 """Distinct points from which residuals are worth learning from."""
 _GROWTH_COVERAGE = 0.9
+_CHUNK = 32768
 _FAST_ROWS = 5000
 """Rows from which three folds say as much as five."""
 
@@ -49,7 +62,7 @@ def _columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
 
 
 def _sizes(X: FloatArray) -> FloatArray:
-    """Return logs of what may grow beyond the measured, tokens first."""
+    """Return logs of what may lie beyond the measured, tokens first."""
     return np.asarray(np.log2(1 + np.column_stack([tokens(X), _columns(X, _SIZES)])))
 
 
@@ -89,9 +102,9 @@ class OperationTimeModel(CalibratedRegressor):
 
     def __init__(
         self,
-        trees: int = 300,
-        depth: int = 6,
-        rate: float = 0.1,
+        trees: int = 100,
+        depth: int = 7,
+        rate: float = 0.25,
         ridge: float = 0.3,
         sharpness: float = 2.0,
         random_state: int = 0,
@@ -120,7 +133,9 @@ class OperationTimeModel(CalibratedRegressor):
         inner = random_folds(point, self.random_state)[: 3 if len(y) > _FAST_ROWS else None]
         outer = extrapolating_folds(sizes) if enough else []
         self._remember(X, levels[2], sizes)
-        self.spread_ = self._choose_spread(work, y, levels, [*inner, *outer]) if enough else 0.3
+        self.spread_ = (
+            self._choose_spread(work, y, levels, [*inner[:1], *outer[:2]]) if enough else 0.3
+        )
         self.physics_ = self._physics(work, y, levels, self.spread_)
         base = self.physics_.predict(work, levels)
         for held in inner:
@@ -133,7 +148,8 @@ class OperationTimeModel(CalibratedRegressor):
         self._own = np.concatenate([left[held] for held in inner]) if inner else np.empty(0)
         if not enough:
             self.trees_ = self._boost(asked[:0], left[:0], 0)
-            self._order = np.concatenate([np.flatnonzero(held) for held in inner])
+            order = [np.flatnonzero(held) for held in inner]
+            self._order = np.concatenate(order) if order else np.empty(0, dtype=np.int64)
             return
         self._choose_inside(asked, left, inner)
         self._choose_outside(X, y, work, sizes, levels, outer)
@@ -158,6 +174,8 @@ class OperationTimeModel(CalibratedRegressor):
         levels: tuple[FloatArray, ...],
         folds: list[BoolArray],
     ) -> float:
+        if not folds:
+            return _SPREADS[1]
         rng = np.random.default_rng(self.random_state)
         some = np.sort(rng.permutation(len(y))[:_CHOICE_ROWS])
         work, y, levels = work[some], y[some], tuple(level[some] for level in levels)
@@ -249,6 +267,15 @@ class OperationTimeModel(CalibratedRegressor):
 
     def _predict(self, X: FloatArray) -> FloatArray:
         check_operations(X)
+        found = np.empty(len(X))
+        # In parts that stay in the processor's cache.
+        for start in range(0, len(X), _CHUNK):
+            found[start : start + _CHUNK] = self._predict_part(
+                np.asfortranarray(X[start : start + _CHUNK])
+            )
+        return found
+
+    def _predict_part(self, X: FloatArray) -> FloatArray:
         work, sizes = terms(X), _sizes(X)
         levels = tuple(_columns(X, names) for names in _LEVELS)
         base = self.physics_.predict(work, levels)

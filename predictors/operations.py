@@ -158,7 +158,7 @@ def operations(
     shape: ModelShape,
     gpu: str,
     *,
-    number_bytes: int = 2,
+    precision: str = "half",
     **columns: npt.ArrayLike,
 ) -> FloatArray:
     """Rows of operations of one model on one type of GPU, shape (R, len(COLUMNS)).
@@ -171,8 +171,8 @@ def operations(
         The model.
     gpu : str
         Type out of `predictors.gpus.GPUS`.
-    number_bytes : {2, 4}, default 2
-        Bytes of a number; 4 is fp32 outside tensor cores.
+    precision : {"half", "tensor_float", "single"}, default "half"
+        Numbers of 2 bytes, or of 4 with or without TF32 tensor cores, see `predictors.gpus`.
     **columns : array_like, scalars or shape (R,)
         `rows` and `length`, and what else of `COLUMNS` differs from its default: one GPU, no
         cached tokens, all SMs.
@@ -185,8 +185,6 @@ def operations(
         For a value out of range.
     """
     sheet = gpu_type(gpu)
-    if number_bytes not in (2, 4):
-        raise FieldError(f"{number_bytes!r}", where="number_bytes", expected="2 or 4")
     names = np.atleast_1d(np.asarray(kind, dtype=str))
     for name in np.unique(names).tolist():
         if name not in KINDS:
@@ -204,8 +202,8 @@ def operations(
         "hidden": shape.hidden,
         "heads": shape.heads,
         "kv_share": shape.kv_heads / shape.heads,
-        "number_bytes": number_bytes,
-        "flops": sheet.flops(number_bytes),
+        "number_bytes": 2 if precision == "half" else 4,
+        "flops": sheet.flops(precision),
         "bandwidth": sheet.bandwidth,
         "link": sheet.link,
         "sms": sheet.sms,

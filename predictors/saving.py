@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,24 @@ _TRUSTED = {
 }
 
 
+_MOST_BYTES = 2**29
+_MALFORMED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What unpacking and rebuilding broken content can raise."""
+
+
 @dataclass(frozen=True)
 class SavedModel:
     """A model read from a file.
@@ -43,6 +64,15 @@ class SavedModel:
 
     model: Any
     data_sha256: str
+
+
+def _malformed(path: Path, error: Exception) -> FileFormatError:
+    if isinstance(error, FileFormatError):
+        return error
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return FileFormatError(
+        f"not a saved model ({said})", where=str(path), expected="a file of save_model"
+    )
 
 
 def save_model(model: Any, path: str | os.PathLike[str], data_sha256: str) -> None:
@@ -79,18 +109,25 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         raise FileFormatError("no such file", where=str(path), expected="a saved model")
     content = path.read_bytes()
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+        if size > _MOST_BYTES:
+            raise FileFormatError(
+                f"{size} bytes unpacked", where=str(path), expected=f"at most {_MOST_BYTES}"
+            )
         foreign = set(skops.io.get_untrusted_types(data=content)) - _TRUSTED
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise FileFormatError(
-            f"not a saved model ({error})", where=str(path), expected="a file of save_model"
-        ) from None
+    except _MALFORMED as error:
+        raise _malformed(path, error) from None
     if foreign:
         raise FileFormatError(
             f"asks for {', '.join(sorted(foreign))}",
             where=str(path),
             expected="types of this package only",
         )
-    found = skops.io.loads(content, trusted=sorted(_TRUSTED))
+    try:
+        found = skops.io.loads(content, trusted=sorted(_TRUSTED))
+    except _MALFORMED as error:
+        raise _malformed(path, error) from None
     if not isinstance(found, dict) or set(found) != {"model", "data_sha256"}:
         raise FileFormatError(
             f"holds a {type(found).__name__}", where=str(path), expected="a file of save_model"
