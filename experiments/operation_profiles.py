@@ -14,7 +14,7 @@ from lemix_opt.errors import FieldError, unknown
 from lemix_opt.table import Table
 from predictors.measured import MeasuredTimes
 from predictors.model_shapes import ModelShape, model_shape, plain_shape
-from predictors.operations import COLUMNS, operations
+from predictors.operations import COLUMNS, operation_rows
 
 _Text = npt.NDArray[np.str_]
 
@@ -111,7 +111,7 @@ def _muxserve(kind: str) -> OperationProfile:
     table = load("muxserve_llama_a100")
     rows = [
         (
-            operations(
+            operation_rows(
                 kind,
                 model_shape(str(model)),
                 "a100-80gb",
@@ -139,7 +139,7 @@ def _splitwise() -> OperationProfile:
     rows: list[_Rows] = []
     for (model, gpu), own in _each(table, "model", "hardware"):
         capped = str(gpu).endswith("-pcap")
-        X = operations(
+        X = operation_rows(
             "prefill",
             model_shape(str(model)),
             str(gpu).removesuffix("-pcap"),
@@ -159,7 +159,7 @@ def _mpt() -> OperationProfile:
     rows: list[_Rows] = []
     for (model, gpu, precision), own in _each(table, "Model", "GPU", "Precision"):
         sheet = str(gpu).replace("_", "-")
-        X = operations(
+        X = operation_rows(
             "iteration",
             model_shape(f"mpt-{model}"),
             sheet,
@@ -187,7 +187,7 @@ def _vtrain() -> OperationProfile:
         # The vocabulary is that of GPT-2, padded as Megatron pads it.
         shape = plain_shape(name, int(str(layers)), int(str(hidden)), int(str(heads)), 51200, "")
         replicas = own["data parallelism"]
-        X = operations(
+        X = operation_rows(
             "iteration",
             shape,
             "a100-80gb",
@@ -238,7 +238,7 @@ def _sailor() -> OperationProfile:
         own = all_layers.where(all_layers["layer"] == _SAILOR_LAYER)
         name, length = _SAILOR_MODELS[str(model)]
         for kind, column in (("forward", "fwd_s"), ("backward", "bwd_s"), ("update", "update_s")):
-            X = operations(
+            X = operation_rows(
                 kind,
                 _one_layer(model_shape(name)),
                 _SAILOR_GPUS[str(gpu)],

@@ -77,7 +77,7 @@ def predict_points(
     """
     from predictors.model_shapes import model_shape
     from predictors.operation_model import LABELS, OperationTimeModel
-    from predictors.operations import operations
+    from predictors.operations import operation_rows
 
     if not isinstance(model, OperationTimeModel):
         raise FieldError(
@@ -90,7 +90,7 @@ def predict_points(
         numbers = {k: v for k, v in point.items() if k not in _TEXT}
         try:
             shape = model_shape(str(point["model"]))
-            row = operations(
+            row = operation_rows(
                 str(point["kind"]),
                 shape,
                 str(point["gpu"]),

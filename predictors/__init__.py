@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from predictors.memory_model import MemoryModel
     from predictors.memory_spread import MemorySpread, load_memory_spread
     from predictors.operation_model import OperationTimeModel
-    from predictors.operations import operations
+    from predictors.operations import operation_rows
     from predictors.saving import load_model, save_model
     from predictors.sharing import load_pair_slowdown, load_share_slowdown, scaled_costs
     from predictors.time_models import (
@@ -51,7 +51,7 @@ _PLACES = {
     "load_model": "saving",
     "load_pair_slowdown": "sharing",
     "load_share_slowdown": "sharing",
-    "operations": "operations",
+    "operation_rows": "operations",
     "save_model": "saving",
     "scaled_costs": "sharing",
     "serving_costs": "iterations",
@@ -80,7 +80,7 @@ __all__ = [
     "load_model",
     "load_pair_slowdown",
     "load_share_slowdown",
-    "operations",
+    "operation_rows",
     "save_model",
     "scaled_costs",
     "serving_costs",

@@ -69,13 +69,13 @@ def _sizes(X: FloatArray) -> FloatArray:
 class OperationTimeModel(CalibratedRegressor):
     """Seconds of operations: terms at peak rates, fitted by group, times a boosted correction.
 
-    Rows are those of `predictors.operations.operations`. Coefficients of the terms are fitted for
-    each kind of operation, each GPU type, and each model on it, the narrower leaning on the wider
-    (`predictors.efficiencies`); an unseen GPU or model has those of the widest group that is
-    known, at its own peak rates. The correction is `predictors.boosting` of the log residuals on
-    held-out folds. How far groups may differ, and how much of the correction counts within and
-    beyond what was measured, are chosen on random folds and on folds that hold out the largest
-    sizes, so that the correction is left out where it does not help.
+    Rows are those of `predictors.operation_rows`. Coefficients of the terms are fitted for each
+    kind of operation, each GPU type, and each model on it, the narrower leaning on the wider
+    (`predictors.efficiencies`); an unseen GPU or model has those of the widest group that is known,
+    at its own peak rates. The correction is `predictors.boosting` of the log residuals on held-out
+    folds. How far groups may differ, and how much of the correction counts within and beyond what
+    was measured, are chosen on random folds and on folds that hold out the largest sizes, so that
+    the correction is left out where it does not help.
 
     Parameters
     ----------

@@ -153,7 +153,7 @@ def column(X: FloatArray, name: str) -> FloatArray:
     return np.asarray(X[:, _AT[name]])
 
 
-def operations(
+def operation_rows(
     kind: str | npt.ArrayLike,
     shape: ModelShape,
     gpu: str,
@@ -189,7 +189,7 @@ def operations(
     for name in np.unique(names).tolist():
         if name not in KINDS:
             raise unknown("kind of operation", name, KINDS)
-    check_keywords("operations", columns, ("rows", "length", *_DEFAULTS))
+    check_keywords("operation_rows", columns, ("rows", "length", *_DEFAULTS))
     for needed in ("rows", "length"):
         if needed not in columns:
             raise FieldError("missing", where=needed, expected="one value per operation")

@@ -15,7 +15,7 @@ from predictors.errors_by_split import grouped_fifths, mape_pct, operation_split
 from predictors.gpus import GPUS, gpu_type
 from predictors.model_shapes import model_shape
 from predictors.operation_model import LABELS, OperationTimeModel
-from predictors.operations import COLUMNS, TERMS, column, operations, terms, tokens
+from predictors.operations import COLUMNS, TERMS, column, operation_rows, terms, tokens
 
 SHAPE = model_shape("llama-7b")
 
@@ -31,23 +31,25 @@ def truth(X: np.ndarray) -> np.ndarray:
 
 def prefills(gpu: str = "a100-80gb", rows: tuple[int, ...] = (1, 2, 4, 8, 16)) -> np.ndarray:
     grid = np.array([(b, n) for b in rows for n in (32, 64, 128, 256, 512, 1024)])
-    return operations("prefill", SHAPE, gpu, rows=grid[:, 0], length=grid[:, 1])
+    return operation_rows("prefill", SHAPE, gpu, rows=grid[:, 0], length=grid[:, 1])
 
 
 def test_terms_are_those_of_the_data_sheet() -> None:
-    X = operations("prefill", SHAPE, "a100-80gb", rows=4, length=256)
+    X = operation_rows("prefill", SHAPE, "a100-80gb", rows=4, length=256)
     body = SHAPE.parameters - SHAPE.embedding_parameters - SHAPE.head_parameters
     assert term(X, "compute") == pytest.approx(2 * body * 1024 / 312e12)
     assert term(X, "weights") == pytest.approx(2 * body / 2039e9)
     assert term(X, "all_reduce") == 0
-    split = operations("prefill", SHAPE, "a100-80gb", rows=4, length=256, tensor=2)
+    split = operation_rows("prefill", SHAPE, "a100-80gb", rows=4, length=256, tensor=2)
     assert term(split, "compute") == pytest.approx(term(X, "compute") / 2)
     assert term(split, "all_reduce") == pytest.approx(32 * 2 * 2 * 0.5 * 1024 * 4096 * 2 / 600e9)
 
 
 def test_a_pipeline_takes_its_bubble_more() -> None:
     one, four = (
-        operations("iteration", SHAPE, "a100-80gb", rows=1, length=64, micro_batches=8, pipeline=p)
+        operation_rows(
+            "iteration", SHAPE, "a100-80gb", rows=1, length=64, micro_batches=8, pipeline=p
+        )
         for p in (1, 4)
     )
     assert term(four, "compute") == pytest.approx(term(one, "compute") / 4 * (8 + 3) / 8)
@@ -56,7 +58,7 @@ def test_a_pipeline_takes_its_bubble_more() -> None:
 @given(st.integers(1, 64), st.integers(1, 4096), st.integers(1, 8))
 def test_more_work_never_takes_less_at_peak_rates(rows: int, length: int, tensor: int) -> None:
     small, longer = (
-        terms(operations("prefill", SHAPE, "h100-80gb", rows=rows, length=n, tensor=tensor))
+        terms(operation_rows("prefill", SHAPE, "h100-80gb", rows=rows, length=n, tensor=tensor))
         for n in (length, length + 64)
     )
     assert np.all(longer >= small * (1 - 1e-12))
@@ -70,13 +72,13 @@ def test_overlap_lies_between_the_longest_and_the_sum(parts: list[float], p: flo
 
 def test_bad_operations_are_named() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'a100-80gb'"):
-        operations("prefill", SHAPE, "a100-80", rows=1, length=1)
+        operation_rows("prefill", SHAPE, "a100-80", rows=1, length=1)
     with pytest.raises(UnknownNameError, match="Did you mean 'decode'"):
-        operations("decod", SHAPE, "a100-80gb", rows=1, length=1)
+        operation_rows("decod", SHAPE, "a100-80gb", rows=1, length=1)
     with pytest.raises(UnknownNameError, match="Did you mean 'tensor'"):
-        operations("prefill", SHAPE, "a100-80gb", rows=1, length=1, tensors=2)
+        operation_rows("prefill", SHAPE, "a100-80gb", rows=1, length=1, tensors=2)
     with pytest.raises(FieldError, match="rows, row 1: 0"):
-        operations("prefill", SHAPE, "a100-80gb", rows=[1, 0], length=1)
+        operation_rows("prefill", SHAPE, "a100-80gb", rows=[1, 0], length=1)
     with pytest.raises(FieldError, match=f"shape .2, 2.*{len(COLUMNS)}"):
         OperationTimeModel().fit(np.ones((2, 2)), np.ones(2))
 
@@ -117,10 +119,10 @@ def test_labels_say_where_predictions_come_from(fitted: OperationTimeModel) -> N
     asked = np.concatenate(
         [
             prefills()[:1],
-            operations("prefill", SHAPE, "a100-80gb", rows=3, length=100),
-            operations("prefill", SHAPE, "a100-80gb", rows=3, length=4096),
-            operations("prefill", SHAPE, "h100-80gb", rows=3, length=100),
-            operations("decode", SHAPE, "a100-80gb", rows=3, length=100),
+            operation_rows("prefill", SHAPE, "a100-80gb", rows=3, length=100),
+            operation_rows("prefill", SHAPE, "a100-80gb", rows=3, length=4096),
+            operation_rows("prefill", SHAPE, "h100-80gb", rows=3, length=100),
+            operation_rows("decode", SHAPE, "a100-80gb", rows=3, length=100),
         ]
     )
     said = [LABELS[at] for at in fitted.provenance(asked)]

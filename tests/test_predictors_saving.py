@@ -19,7 +19,7 @@ from experiments.cli import app
 from lemix_opt.errors import FileFormatError
 from predictors.model_shapes import model_shape
 from predictors.operation_model import OperationTimeModel
-from predictors.operations import operations, terms
+from predictors.operations import operation_rows, terms
 from predictors.saving import load_model, save_model
 
 SHA256 = "ab" * 32
@@ -28,7 +28,7 @@ SHA256 = "ab" * 32
 def points() -> np.ndarray:
     grid = np.array([(b, n) for b in (1, 2, 4, 8, 16) for n in (32, 64, 128, 256, 512)])
     shape = model_shape("llama-7b")
-    return operations("prefill", shape, "a100-80gb", rows=grid[:, 0], length=grid[:, 1])
+    return operation_rows("prefill", shape, "a100-80gb", rows=grid[:, 0], length=grid[:, 1])
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import pytest
 
 from predictors.model_shapes import model_shape
 from predictors.operation_model import OperationTimeModel
-from predictors.operations import operations, terms
+from predictors.operations import operation_rows, terms
 
 
 def measured(rows: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     parts = [
-        operations(
+        operation_rows(
             "prefill",
             model_shape(model),
             gpu,
