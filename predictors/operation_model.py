@@ -266,13 +266,12 @@ class OperationTimeModel(CalibratedRegressor):
         return _distance(_sizes(X), group, self.group_low_, self.group_high_)
 
     def _predict(self, X: FloatArray) -> FloatArray:
-        check_operations(X)
         found = np.empty(len(X))
-        # In parts that stay in the processor's cache.
+        # In parts that stay in the processor's cache, column by column.
         for start in range(0, len(X), _CHUNK):
-            found[start : start + _CHUNK] = self._predict_part(
-                np.asfortranarray(X[start : start + _CHUNK])
-            )
+            part = np.asfortranarray(X[start : start + _CHUNK])
+            check_operations(part, first=start)
+            found[start : start + _CHUNK] = self._predict_part(part)
         return found
 
     def _predict_part(self, X: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from lemix_opt.checks import FloatArray, floats
+from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, check_keywords, unknown
 from predictors.efficiencies import Prior
 from predictors.gpus import gpu_type
@@ -216,21 +216,40 @@ def operation_rows(
     )
 
 
-def check_operations(X: npt.ArrayLike) -> FloatArray:
-    """Return rows of operations as floats, or raise `FieldError` naming the first bad entry."""
-    rows = floats("operations", X, minimum=0)
+def check_operations(X: npt.ArrayLike, first: int = 0) -> FloatArray:
+    """Return rows of operations as floats, or raise `FieldError` naming the first bad entry.
+
+    Parameters
+    ----------
+    X : array_like, shape (R, len(COLUMNS))
+        The rows.
+    first : int, default 0
+        Number of the first row, for the error.
+    """
+    rows = np.asarray(X, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(COLUMNS):
         raise FieldError(
             f"shape {rows.shape}", where="operations", expected=f"(R, {len(COLUMNS)}), see COLUMNS"
         )
+    if not len(rows):
+        return rows
+    low, high = rows.min(axis=0), rows.max(axis=0)
     for at, name in enumerate(COLUMNS):
-        bad = rows[:, at] <= 0 if name in _POSITIVE else rows[:, at] < 0
-        if name == "kind":
+        strict = name in _POSITIVE
+        # NaN compares false, so the good range is asked for.
+        good = (low[at] > 0 if strict else low[at] >= 0) and high[at] < np.inf
+        wanted = "a finite number, more than 0" if strict else "a finite number, at least 0"
+        bad = None
+        if not good:
+            own = rows[:, at]
+            bad = ~((own > 0 if strict else own >= 0) & (own < np.inf))
+        elif name == "kind":
             bad = ~np.isin(rows[:, at], np.arange(len(KINDS)))
-        if bad.any():
+            wanted = f"0 to {len(KINDS) - 1}, see KINDS"
+        if bad is not None and bad.any():
             row = int(np.argmax(bad))
-            wanted = f"0 to {len(KINDS) - 1}, see KINDS" if name == "kind" else "more than 0"
-            raise FieldError(f"{rows[row, at]:g}", where=f"{name}, row {row}", expected=wanted)
+            where = f"{name}, row {first + row}"
+            raise FieldError(f"{rows[row, at]:g}", where=where, expected=wanted)
     return rows
 
 
