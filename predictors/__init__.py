@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from predictors.estimate import estimate_costs
     from predictors.hops import HopModel, load_hops
     from predictors.iterations import IterationTimeModel, load_iterations, serving_costs
+    from predictors.kernels import KernelCosts, fit_kernels
     from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
     from predictors.memory import MemoryModel
@@ -28,6 +29,7 @@ _PLACES = {
     "AnalyticTimeModel": "time_models",
     "BoostedTimeModel": "time_models",
     "HopModel": "hops",
+    "KernelCosts": "kernels",
     "LossCurve": "loss_curve",
     "IterationTimeModel": "iterations",
     "MeasuredTimes": "measured",
@@ -37,6 +39,7 @@ _PLACES = {
     "load_calibration": "calibration",
     "estimate_costs": "estimate",
     "expected_loss": "loss_curve",
+    "fit_kernels": "kernels",
     "load_hops": "hops",
     "load_loss_curve": "loss_curve",
     "load_iterations": "iterations",
@@ -52,6 +55,7 @@ __all__ = [
     "AnalyticTimeModel",
     "BoostedTimeModel",
     "HopModel",
+    "KernelCosts",
     "IterationTimeModel",
     "LossCurve",
     "MeasuredTimes",
@@ -60,6 +64,7 @@ __all__ = [
     "TimeModel",
     "estimate_costs",
     "expected_loss",
+    "fit_kernels",
     "load_calibration",
     "load_hops",
     "load_iterations",
