@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from predictors.estimate import estimate_costs
     from predictors.hops import HopModel, load_hops
     from predictors.iterations import IterationTimeModel, load_iterations, serving_costs
+    from predictors.kernels import KernelCosts, fit_kernels
     from predictors.loss_curve import LossCurve, expected_loss, load_loss_curve
     from predictors.measured import MeasuredTimes
     from predictors.memory_model import MemoryModel
@@ -32,6 +33,7 @@ _PLACES = {
     "AnalyticTimeModel": "time_models",
     "BoostedTimeModel": "time_models",
     "HopModel": "hops",
+    "KernelCosts": "kernels",
     "LossCurve": "loss_curve",
     "IterationTimeModel": "iterations",
     "MeasuredTimes": "measured",
@@ -44,6 +46,7 @@ _PLACES = {
     "load_calibration": "calibration",
     "estimate_costs": "estimate",
     "expected_loss": "loss_curve",
+    "fit_kernels": "kernels",
     "load_hops": "hops",
     "load_loss_curve": "loss_curve",
     "load_iterations": "iterations",
@@ -62,6 +65,7 @@ __all__ = [
     "BoostedTimeModel",
     "HopModel",
     "IterationTimeModel",
+    "KernelCosts",
     "LossCurve",
     "MeasuredTimes",
     "MemoryModel",
@@ -72,6 +76,7 @@ __all__ = [
     "TraceCostModel",
     "estimate_costs",
     "expected_loss",
+    "fit_kernels",
     "load_calibration",
     "load_hops",
     "load_iterations",
