@@ -252,9 +252,9 @@ class OperationTimeModel(CalibratedRegressor):
         hidden, share = X[:, COLUMNS.index("hidden")], X[:, COLUMNS.index("sm_share")]
         at_once = X[:, COLUMNS.index("sms")] * share
         batch = tokens(X)
-        return np.column_stack(
-            [sizes, shapes, np.log2(base), np.log2(batch * hidden), batch / 128 / at_once]
-        )
+        waves = batch / 128 / at_once
+        columns = [sizes, shapes, np.log2(base), np.log2(batch * hidden), waves]
+        return np.asfortranarray(np.column_stack(columns))
 
     def _remember(self, X: FloatArray, groups: FloatArray, sizes: FloatArray) -> None:
         self.measured_ = distinct_rows(X)[0]
