@@ -307,7 +307,9 @@ class OperationTimeModel(CalibratedRegressor):
         return find_rows(self.group_keys_, _columns(X, _LEVELS[2]))
 
     def _scale(self, X: FloatArray) -> FloatArray:
-        return np.asarray(1 + self.growth_ * self._far(X))
+        # Nothing says how far off rules of thumb are.
+        known = find_rows(self.physics_.keys[0], _columns(X, _LEVELS[0])) >= 0
+        return np.where(known, 1 + self.growth_ * self._far(X), np.inf)
 
 
 def _best_part(missed: FloatArray, corrections: FloatArray) -> float:
