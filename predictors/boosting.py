@@ -34,13 +34,9 @@ class SymmetricTrees:
 
     def predict(self, X: FloatArray) -> FloatArray:
         """Sum of all trees, shape (R,)."""
-        binned = {
-            int(f): np.searchsorted(self.edges[f], X[:, f], side="left").astype(np.uint8)
-            for f in np.unique(self.columns)
-        }
-        # An answer is asked for by many trees, and one byte per row.
+        # Many trees ask the same; an answer is one byte per row.
         questions = np.unique(np.stack([self.columns.ravel(), self.bins.ravel()]), axis=1)
-        yes = {(f, b): (binned[f] > b).view(np.uint8) for f, b in questions.T.tolist()}
+        yes = {(f, b): (X[:, f] > self.edges[f, b]).view(np.uint8) for f, b in questions.T.tolist()}
         found, added = np.zeros(len(X)), np.empty(len(X))
         leaf = np.empty(len(X), dtype=np.uint8)
         for columns, bins, leaves in zip(

@@ -252,9 +252,9 @@ class OperationTimeModel(CalibratedRegressor):
         hidden, share = X[:, COLUMNS.index("hidden")], X[:, COLUMNS.index("sm_share")]
         at_once = X[:, COLUMNS.index("sms")] * share
         batch = tokens(X)
-        return np.column_stack(
-            [sizes, shapes, np.log2(base), np.log2(batch * hidden), batch / 128 / at_once]
-        )
+        waves = batch / 128 / at_once
+        columns = [sizes, shapes, np.log2(base), np.log2(batch * hidden), waves]
+        return np.asfortranarray(np.column_stack(columns))
 
     def _remember(self, X: FloatArray, groups: FloatArray, sizes: FloatArray) -> None:
         self.measured_ = distinct_rows(X)[0]
@@ -307,7 +307,9 @@ class OperationTimeModel(CalibratedRegressor):
         return find_rows(self.group_keys_, _columns(X, _LEVELS[2]))
 
     def _scale(self, X: FloatArray) -> FloatArray:
-        return np.asarray(1 + self.growth_ * self._far(X))
+        # Nothing says how far off rules of thumb are.
+        known = find_rows(self.physics_.keys[0], _columns(X, _LEVELS[0])) >= 0
+        return np.where(known, 1 + self.growth_ * self._far(X), np.inf)
 
 
 def _best_part(missed: FloatArray, corrections: FloatArray) -> float:

@@ -108,7 +108,9 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         One-sided, with groups and limits as in `predict_interval`.
         """
         middle, scores, groups, scale = self._calibrated(X)
-        return np.asarray(middle * np.exp(scale * scores.log_quantile(quantile, groups)))
+        beyond = np.isinf(scale)
+        log = np.where(beyond, 1.0, scale) * scores.log_quantile(quantile, groups)
+        return np.asarray(np.where(beyond, np.inf, middle * np.exp(log)))
 
     def _calibrated(
         self, X: npt.ArrayLike
@@ -123,7 +125,10 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.zeros(len(X), dtype=np.int64)
 
     def _scale(self, X: FloatArray) -> FloatArray:
-        """How wide a row's residuals are next to others'; 1 unless overridden, shape (R,)."""
+        """How wide a row's residuals are next to others'; 1 unless overridden, (R,).
+
+        Infinite where nothing is known of them.
+        """
         return np.ones(len(X))
 
     @abstractmethod

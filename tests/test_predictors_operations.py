@@ -128,6 +128,9 @@ def test_labels_say_where_predictions_come_from(fitted: OperationTimeModel) -> N
     said = [LABELS[at] for at in fitted.provenance(asked)]
     assert said == ["measured", "interpolated", "extrapolated", "extrapolated", "theoretical"]
     assert np.all(fitted.predict(asked) > 0)
+    # No interval is made up where nothing was measured.
+    assert np.isfinite(fitted.predict_interval(asked)).all(axis=1).tolist() == [True] * 4 + [False]
+    assert np.isinf(fitted.predict_quantile(asked, 0.2)).tolist() == [False] * 4 + [True]
 
 
 def test_the_same_data_give_the_same_model(fitted: OperationTimeModel) -> None:
