@@ -153,9 +153,10 @@ def _numbers(
         except ValueError:
             value = math.nan
         low = value <= column.minimum if column.positive else value < column.minimum
-        whole = column.kind != "int" or value == math.floor(value) if math.isfinite(value) else True
+        # Above 2^53 neighbouring whole numbers are one float.
+        whole = column.kind != "int" or (abs(value) <= 2**53 and value == math.floor(value))
         if not math.isfinite(value) or low or not whole:
-            kind = "a whole number" if column.kind == "int" else "a number"
+            kind = "a whole number below 2^53" if column.kind == "int" else "a number"
             bound = "more than" if column.positive else "at least"
             raise FileFormatError(
                 f"value {cell[:40]!r}",

@@ -40,6 +40,7 @@ def test_missing_measurements_are_counted_not_filled(tmp_path: Path) -> None:
         ("x,1,100,1,32,inf,2", r":2: prefill_ms"),
         ("x,1,100,1,32,-3,2", r":2: prefill_ms"),
         ("x,1,100,1.5,32,3,2", r":2: batch: value '1.5'; expected a whole number"),
+        ("x,1,100,1e300,32,3,2", r":2: batch: value '1e300'; expected a whole number below 2"),
         ("x,1,100,1,32,3", ":2: 6 cells"),
         ("x,1,100,1,32,3ms,2", r"value '3ms'"),
         ("", "no rows"),
