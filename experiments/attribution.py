@@ -178,9 +178,7 @@ def _released_as_recorded(instance: Instance, done: Schedule) -> Instance:
     """Return the instance with recorded effective releases and no closed loop."""
     work = instance.workload
     release_s = np.where(work.is_training, done.release_s, work.release_s)
-    return replace(
-        instance, workload=replace(work, release_s=release_s), release_mode="open"
-    )  # fmt: skip
+    return replace(instance, workload=replace(work, release_s=release_s), release_mode="open")
 
 
 def _difference(value: dict[str, float], before: dict[str, float]) -> dict[str, float]:

@@ -106,9 +106,7 @@ def regret(
         for part in parts
     ]
     chosen = _created(policy)
-    rows = total(
-        [of(p, chosen, objective, o, seed) for p, o in zip(parts, optima, strict=True)]
-    )  # fmt: skip
+    rows = total([of(p, chosen, objective, o, seed) for p, o in zip(parts, optima, strict=True)])
     proven = sum(o.proven for o in optima)
     said: dict[str, Any] = {
         "trace": f"{run.truth}: {run.provenance}",

@@ -47,6 +47,7 @@ SMALL, QUICK = 20, 0.6
 which it gives up and the bound gets its time."""
 QUICK_PLANS_PER_OPERATION, QUICK_EVALUATIONS = 300, 250
 """Plans and evaluations of the Lagrangian ahead of that."""
+_ENDED = ("optimal", "infeasible")
 PLANS, EVALUATIONS = 500, 20
 """Decoded plans and evaluations of the Lagrangian per unit of a deterministic limit."""
 
@@ -135,7 +136,7 @@ class _Run:
         side_by_side = self.solver.workers > 1 and self.limit is None
         if 0 < instance.tasks <= SMALL and self.limit is None:
             self._quick_proof()
-            if best.proven:
+            if best.proven or (self.exact is not None and self.exact.status in _ENDED):
                 return
         self._rebuild(FIRST)
         if not side_by_side:
@@ -169,8 +170,7 @@ class _Run:
         """Search and bound as briefly as pays for an instance that cpsat may prove at once."""
         best, search = self.best, self.search
         assert search is not None
-        size = search.work.training.size + int(search.work.training.sum())
-        plans = QUICK_PLANS_PER_OPERATION * size * best.instance.cluster.stages
+        plans = QUICK_PLANS_PER_OPERATION * search.operations
         until_s, defaults = FIRST * self.time_limit_s, Anneal()
         search.cool(self.rng, until_s=until_s, plans=plans, hot=defaults.hot, cold=defaults.cold)
         bound = lower_bound(
@@ -219,8 +219,7 @@ class _Run:
         """Anneal once, then search windows, until a part of the time limit at most."""
         search, limit, instance = self.search, self.limit, self.best.instance
         assert search is not None
-        size = search.work.training.size + int(search.work.training.sum())
-        plans: float = PLANS_PER_OPERATION * size * instance.cluster.stages
+        plans: float = PLANS_PER_OPERATION * search.operations
         left_s = until * self.time_limit_s - self.best.elapsed_s
         defaults, large = Anneal(), instance.tasks >= LEAST_TASKS
         search.cool(

@@ -1,17 +1,15 @@
 """`reoptimise`: exact plans that see a task only when it arrives.
 
 At every release the tasks known by then are planned anew, to the proof where time allows, as if
-none came later; what has started stays as it is. The outcome lies between what an online rule can
-know and the clairvoyant optimum, so that it splits a policy's distance from that optimum into the
-price of not knowing the future and the policy's own share.
+none came later; what has started stays as it is. Its distance from the clairvoyant optimum is what
+not knowing the future costs such plans. They are no best online rule: one that leaves room for what
+may come can beat them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -22,7 +20,7 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import Result
 from lemix_opt.schedule import Schedule
 from solvers.exact.data import TickData, tick_data
-from solvers.exact.limits import Limits
+from solvers.exact.limits import Limits, OutOfTimeError
 from solvers.exact.model import build
 from solvers.exact.parts import Parts
 from solvers.exact.readout import Key, schedule_from
@@ -90,6 +88,8 @@ class Reoptimise:
                 plan, proven = found, proven + closed
             else:
                 best.offer(schedule_from(instance, plan.node, plan.start))
+        except OutOfTimeError:
+            note = "the time limit was reached"
         except KeyboardInterrupt:
             note = "interrupted"
         parameters = {"workers": self.workers, "time_limit_s": time_limit_s}
@@ -139,16 +139,18 @@ class _Moment:
                 model.cp.add(start == begun)
             if key in self.start:
                 model.cp.add_hint(start, self.start[key])
-        heard: list[tuple[list[int], dict[Key, int]]] = []
-
-        def hear(value: Callable[[Any], int]) -> None:
-            node = [[bool(value(literal)) for literal in row].index(True) for row in model.on]
-            heard.append((node, {key: value(start) for key, start in model.start.items()}))
-
+        heard: list[tuple[IntArray, dict[Key, int]]] = []
         proven = True
         for level in levels(self.own, model, self.objective, _PARTS, bound=False):
             model.cp.minimize(level.expression)
-            found = search(model.cp, limits, 1.0, workers=workers, seed=seed, hear=hear)
+            found = search(
+                model.cp,
+                limits,
+                1.0,
+                workers=workers,
+                seed=seed,
+                hear=lambda value: heard.append(model.read(value)),
+            )
             if found.interrupted:
                 raise KeyboardInterrupt
             proven = found.status == cp_model.OPTIMAL

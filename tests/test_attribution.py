@@ -55,9 +55,7 @@ def test_steps_add_up_and_what_was_not_changed_explains_nothing(seed: int, mode:
 
 def late_start(schedule: Schedule, by_s: float) -> Schedule:
     o = schedule.operations
-    return replace(
-        schedule, operations=replace(o, start_s=o.start_s + by_s, end_s=o.end_s + by_s)
-    )  # fmt: skip
+    return replace(schedule, operations=replace(o, start_s=o.start_s + by_s, end_s=o.end_s + by_s))
 
 
 def test_waiting_that_nothing_explains_is_told_apart() -> None:

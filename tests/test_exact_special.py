@@ -66,3 +66,9 @@ def test_memory_that_never_binds_needs_no_grid() -> None:
     assert is_special(ample, MAKESPAN, tick_data(ample, bound=False))
     tight = Instance(Cluster(2, 1, 2.5), work, costs, release_mode="open")
     assert not tick_data(tight, bound=False).exact
+
+
+def test_sizes_beyond_the_tables_of_the_methods_are_left_alone_or_sparse() -> None:
+    many = 20_000
+    found = place(np.ones((2, many)), np.zeros(many), np.ones((2, many), dtype=bool), 0.0, None)
+    assert found.node is None or found.node.shape == (many,)

@@ -71,3 +71,10 @@ def replace_last(release: np.ndarray, forward: np.ndarray) -> Instance:
     longer = forward.copy()
     longer[-1] = 0.05
     return one_gpu(release.tolist(), longer.tolist())
+
+
+def test_a_limit_that_is_over_before_the_first_plan_leaves_a_reason() -> None:
+    found = solve(one_gpu([0.0, 0.001], [0.1, 0.002]), "reoptimise", time_limit_s=1e-9)
+    assert found.schedule is None
+    assert found.status == "unknown"
+    assert "time" in found.explanation

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array, hstack, kron, vstack
+from scipy.sparse import block_diag, csr_array, eye_array, hstack, vstack
 
 from lemix_opt.checks import BoolArray, IntArray
 
@@ -29,12 +29,12 @@ class Placement:
     ----------
     node : ndarray of int, shape (T,), or None
         Node of every task.
-    lower_bound : int
-        Ticks that the makespan is at least.
+    lower_bound : int or None
+        Ticks that the makespan is at least; None where HiGHS has not come to a bound.
     """
 
     node: IntArray | None
-    lower_bound: int
+    lower_bound: int | None
 
 
 def place(
@@ -58,13 +58,10 @@ def place(
     nodes, tasks = size.shape
     begins = np.unique(release)
     late = release[None, :] >= begins[:, None]
-    loads = vstack(
-        [hstack([csr_array((len(begins), n * tasks)), csr_array(late * size[n]),
-                 csr_array((len(begins), (nodes - 1 - n) * tasks)),
-                 csr_array(np.full((len(begins), 1), -1.0))])
-         for n in range(nodes)]
-    )  # fmt: skip
-    once = hstack([kron(np.ones((1, nodes)), np.eye(tasks)), csr_array((tasks, 1))])
+    loads = block_diag([csr_array(late * size[n]) for n in range(nodes)])
+    makespan = csr_array(np.full((nodes * len(begins), 1), -1.0))
+    once = hstack([*[eye_array(tasks)] * nodes, csr_array((tasks, 1))])
+    table = vstack([once, hstack([loads, makespan])]).tocsr()
     sides = np.concatenate([np.ones(tasks), np.tile(-begins.astype(np.float64), nodes)])
     below = np.concatenate([np.ones(tasks), np.full(nodes * len(begins), -np.inf)])
     cost = np.zeros(nodes * tasks + 1)
@@ -76,7 +73,7 @@ def place(
         cost,
         integrality=np.ones(cost.size),
         bounds=Bounds(0.0, np.append(fits.astype(np.float64).ravel(), np.inf)),
-        constraints=LinearConstraint(vstack([once, loads]).tocsr(), below, sides),
+        constraints=LinearConstraint(table, below, sides),
         options=options,
     )
     node = None
@@ -84,6 +81,6 @@ def place(
         node = np.argmax(found.x[:-1].reshape(nodes, tasks), axis=0).astype(np.int64)
     raw = found.mip_dual_bound
     if raw is None or not math.isfinite(raw):
-        return Placement(node, 0)
+        return Placement(node, None)
     slack = 0.01 + _SLACK * float(size.max(axis=0).sum() + abs(raw))
-    return Placement(node, max(0, math.ceil(raw - slack)))
+    return Placement(node, math.ceil(raw - slack))

@@ -111,8 +111,9 @@ class Run:
             return
         if found.schedule is not None:
             self.best.offer(found.schedule)
-        self.floor = self.objective.makespan * found.lower_bound * self.instance.tick_s
-        self.best.raise_bound(self.floor)
+        if found.lower_bound is not None:
+            self.floor = self.objective.makespan * found.lower_bound * self.instance.tick_s
+            self.best.raise_bound(self.floor)
         if found.interrupted:
             raise KeyboardInterrupt
 
@@ -224,9 +225,7 @@ class Run:
         return math.ceil(end * (1 - 1e-12))
 
     def _hear(self, data: TickData, model: Model, value: Callable[[Any], int]) -> None:
-        rows = [[bool(value(literal)) for literal in row] for row in model.on]
-        node = np.array([row.index(True) for row in rows], dtype=np.int64)
-        starts = {key: value(variable) for key, variable in model.start.items()}
+        node, starts = model.read(value)
         if self.instance.tasks and not starts:
             starts = assignment.starts(self.instance, data, node)
         self.best.offer(schedule_from(self.instance, node, starts))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lemix_opt.checks import IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.schedule import Schedule
 from solvers.exact import assignment
 from solvers.exact.board import Board
-from solvers.exact.chains import chains
+from solvers.exact.chains import Chain, chains
 from solvers.exact.data import TickData
 from solvers.exact.flow_shop import FlowShop
 from solvers.exact.limits import Limits
@@ -27,9 +27,11 @@ from solvers.exact.waiting import wait_for
 _SHARE = 0.4
 """Part of the limits that such a method takes at most."""
 
-_PIECE, _NODES_PER_UNIT = 100_000, 10**6
-"""Nodes between two looks at the limits, and nodes that count as one unit of deterministic time
+_PIECE, _PER_UNIT = 10**7, 10**8
+"""Nodes × jobs × machines between two looks at the limits, and in one unit of deterministic time
 (about a second, as a unit of CP-SAT)."""
+_MOST_JOBS = 1000
+"""The tree keeps tables of jobs²."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,22 @@ class Found:
     ----------
     schedule : Schedule or None
         The best one.
-    lower_bound : int
-        Ticks that the makespan is at least.
+    lower_bound : int or None
+        Ticks that the makespan is at least; None where nothing is known.
     interrupted : bool
         Whether Ctrl-C ended it.
     """
 
     schedule: Schedule | None
-    lower_bound: int
+    lower_bound: int | None
     interrupted: bool = False
 
 
 def is_flow_shop(instance: Instance, objective: Objective) -> bool:
-    """Whether only the last end of a permutation flow shop counts: one node, FIFO, no training."""
+    """Whether only the last end counts, on one node under FIFO, without training; not too large."""
     alone = instance.cluster.nodes == 1 and not instance.workload.is_training.any()
     makespan = objective.levels == (("makespan",),)
-    return instance.fifo and alone and makespan and instance.tasks > 0
+    return instance.fifo and alone and makespan and 0 < instance.tasks <= _MOST_JOBS
 
 
 def is_special(instance: Instance, objective: Objective, data: TickData) -> bool:
@@ -72,23 +74,22 @@ def solve_special(
     if not (is_special(instance, objective, data) and fits(data, chain)):
         return None
     if parts.tree and is_flow_shop(instance, objective):
-        return _orders(instance, data, limits)
+        return _orders(instance, data, chain, limits)
     if parts.placement and assignment.applies(instance, objective) and instance.tasks:
         return _placement(instance, data, limits)
     return None
 
 
-def _orders(instance: Instance, data: TickData, limits: Limits) -> Found:
-    chain = chains(instance, data)
+def _orders(instance: Instance, data: TickData, chain: Sequence[Chain], limits: Limits) -> Found:
     length, gap = (np.array([getattr(c, name)[0] for c in chain]) for name in ("length", "gap"))
     shop = FlowShop(length, gap, data.release)
     tree = OrderTree(shop, shop.neh())
+    nodes = math.ceil(_PIECE / length.size)
     interrupted = False
     try:
         while not tree.proven and not limits.over(_SHARE):
-            tree.explore(_PIECE)
-            if limits.deterministic_limit is not None:
-                limits.spent += _PIECE / _NODES_PER_UNIT
+            tree.explore(nodes)
+            limits.spent += nodes * length.size / _PER_UNIT
     except KeyboardInterrupt:
         interrupted = True
     board = insert(limits, Board(instance, data, chain), tree.order)
@@ -107,8 +108,10 @@ def _placement(instance: Instance, data: TickData, limits: Limits) -> Found:
         answers.append(place(size, data.release, room, limits.left_s(_SHARE), nodes))
 
     interrupted = wait_for(work, lambda: False, None)
-    if interrupted or answers[0].node is None:
-        return Found(None, 0 if interrupted else answers[0].lower_bound, interrupted)
-    node: IntArray = answers[0].node
-    schedule = schedule_from(instance, node, assignment.starts(instance, data, node))
-    return Found(schedule, answers[0].lower_bound)
+    if interrupted:
+        return Found(None, None, interrupted)
+    (answer,), schedule = answers, None
+    if answer.node is not None:
+        starts = assignment.starts(instance, data, answer.node)
+        schedule = schedule_from(instance, answer.node, starts)
+    return Found(schedule, answer.lower_bound)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ortools.sat.python import cp_model
 
+from lemix_opt.checks import IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD
 from solvers.exact.chains import Chain
@@ -62,6 +63,12 @@ class Model:
     done: list[Any] = field(default_factory=list)
     makespan: Any = None
     ahead: dict[tuple[int, int], Any] = field(default_factory=dict)
+
+    def read(self, value: Callable[[Any], int]) -> tuple[IntArray, dict[Key, int]]:
+        """Return nodes and starts of a solution, of which `value` tells variables' values."""
+        node = [[bool(value(literal)) for literal in row].index(True) for row in self.on]
+        start = {key: value(variable) for key, variable in self.start.items()}
+        return np.array(node, dtype=np.int64), start
 
 
 def declare(

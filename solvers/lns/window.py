@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -20,7 +18,6 @@ from solvers.exact.parts import Parts
 from solvers.exact.readout import Key, schedule_from
 from solvers.exact.search import search
 from solvers.exact.terms import levels
-from solvers.exact.variables import Model
 from solvers.lns.rest import rest_of
 from solvers.lns.scene import Scene
 from solvers.lns.state import State, merged
@@ -94,7 +91,7 @@ def search_window(
             seed=seed,
             linear=False,
             presolve=False,
-            hear=lambda value: heard.append(_read(model, value)),
+            hear=lambda value: heard.append(model.read(value)),
         )
         if found.status == cp_model.MODEL_INVALID:
             raise UnsupportedError(
@@ -108,8 +105,3 @@ def search_window(
     best = merged(state, tasks, *heard[-1]) if heard else None
     proven = found.status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
     return Window(best, proven, found.interrupted)
-
-
-def _read(model: Model, value: Callable[[Any], int]) -> tuple[IntArray, dict[Key, int]]:
-    node = [[bool(value(literal)) for literal in row].index(True) for row in model.on]
-    return np.array(node), {key: value(start) for key, start in model.start.items()}

@@ -99,6 +99,12 @@ class Search:
         decoded(self.work, self.board, self.plan)
         return self.board.start[:, 0].astype(np.float64)
 
+    @property
+    def operations(self) -> int:
+        """Forwards and backwards of all tasks."""
+        tasks = self.instance.tasks + int(self.work.training.sum())
+        return tasks * self.instance.cluster.stages
+
     def read(self) -> Schedule:
         """Return the schedule on the board."""
         plan, everyone = self.plan, np.arange(self.instance.tasks)
