@@ -42,7 +42,6 @@ def fit(
         _fit_memory(out, as_json)
         return
     from experiments.profiles import read_profile
-    from experiments.tables import Column, text_table
     from predictors.errors_by_split import split_errors
     from predictors.registry import PREDICTORS
     from predictors.saving import save_model
@@ -71,25 +70,12 @@ def fit(
         fitted = PREDICTORS.create(predictor).fit(points, seconds)
         save_model(fitted, out, found.sha256)
         head["saved"] = f"{predictor} model in {out}"
-    if as_json:
-        typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
-        return
-    show(head, as_json=False)
-    columns = (
-        Column("predictor", "predictor"),
-        Column("split", "held out"),
-        Column("fitted", "rows fitted"),
-        Column("held_out", "rows held out"),
-        Column("repetitions", "splits"),
-        Column("mape_pct", "mean abs. error [%]", 1),
-    )
-    typer.echo("\n" + text_table(rows, columns))
+    _report(head, rows, as_json)
 
 
 def _fit_memory(out: Path | None, as_json: bool) -> None:
     from experiments.memory_errors import fit_profile, out_of_memory
     from experiments.memory_profiles import read_memory_profile
-    from experiments.tables import Column, text_table
     from predictors.memory_parts import PARTS
     from predictors.saving import save_model
 
@@ -114,22 +100,11 @@ def _fit_memory(out: Path | None, as_json: bool) -> None:
     if out is not None:
         save_model(fitted, out, profile.sha256)
         head["saved"] = f"memory model in {out}"
-    if as_json:
-        typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
-        return
-    show(head, as_json=False)
-    columns = (
-        Column("split", "model, held out"),
-        Column("fitted", "rows fitted"),
-        Column("held_out", "rows held out"),
-        Column("mape_pct", "mean abs. error [%]", 1),
-    )
-    typer.echo("\n" + text_table(rows, columns))
+    _report(head, rows, as_json)
 
 
 def _fit_operations(profile: str, out: Path | None, as_json: bool) -> None:
     from experiments.operation_profiles import read_operations
-    from experiments.tables import Column, text_table
     from predictors.errors_by_split import held_out_errors, operation_splits
     from predictors.operation_model import OperationTimeModel
     from predictors.saving import save_model
@@ -157,11 +132,19 @@ def _fit_operations(profile: str, out: Path | None, as_json: bool) -> None:
         }
         for error in errors
     ]
+    _report(head, rows, as_json)
+
+
+def _report(head: dict[str, Any], rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print what was fitted and its held-out errors, of which rows need not know all columns."""
+    from experiments.tables import Column, text_table
+
     if as_json:
         typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
         return
     show(head, as_json=False)
     columns = (
+        Column("predictor", "predictor"),
         Column("split", "held out"),
         Column("fitted", "rows fitted"),
         Column("held_out", "rows held out"),
@@ -169,7 +152,8 @@ def _fit_operations(profile: str, out: Path | None, as_json: bool) -> None:
         Column("mape_pct", "mean abs. error [%]", 1),
         Column("covered_pct", "in 90 % interval [%]", 1),
     )
-    typer.echo("\n" + text_table(rows, columns))
+    shown = [column for column in columns if column.name in rows[0]]
+    typer.echo("\n" + text_table(rows, shown))
 
 
 def predict(
@@ -224,7 +208,7 @@ def predict(
         typer.echo(json.dumps({"head": head, "predictions": found}, indent=2))
         return
     columns = (
-        *(Column(name, name) for name in ("kind", "model", "gpu", "rows", "length")),
+        *(Column(name, name, 0) for name in ("kind", "model", "gpu", "rows", "length")),
         Column("seconds", "predicted [s]", 6),
         Column("low_s", "low [s]", 6),
         Column("high_s", "high [s]", 6),
