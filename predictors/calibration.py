@@ -12,6 +12,7 @@ import numpy as np
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import unknown
 from predictors.errors_by_split import split_errors
+from predictors.regressor import HeldOut
 from predictors.time_models import AnalyticTimeModel
 
 _SCORES = 999
@@ -65,9 +66,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fitted.n_features_in_ = 2
         normal = NormalDist(0.0, self.residual_std)
         steps = (np.arange(_SCORES) + 0.5) / _SCORES
+        fitted.keep_residuals(HeldOut.alike(np.array([normal.inv_cdf(step) for step in steps])))
         fitted.residual_std_ = self.residual_std
-        fitted.residuals_ = np.array([normal.inv_cdf(step) for step in steps])
-        fitted.residual_groups_ = np.zeros(_SCORES, dtype=np.int64)
         return fitted
 
 

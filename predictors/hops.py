@@ -11,7 +11,7 @@ import numpy as np
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, unknown
 from predictors.errors_by_split import held_out_errors, random_fifths
-from predictors.regressor import CalibratedRegressor, relative_nnls
+from predictors.regressor import CalibratedRegressor, HeldOut, relative_nnls
 
 LINKS = ("within", "across")
 """Kinds of link: between GPUs of one machine, and between machines."""
@@ -127,7 +127,7 @@ class HopCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fitted.break_bytes_ = float("inf") if self.break_bytes is None else self.break_bytes
         fitted.latency_s_ = np.array([self.latency_s[0], self.latency_s[-1]])
         fitted.per_byte_s_ = np.array([self.per_byte_s[0], self.per_byte_s[-1]])
-        fitted.residuals_, fitted.residual_groups_ = np.empty(0), np.empty(0, dtype=np.int64)
+        fitted.keep_residuals(HeldOut.alike(np.empty(0)))
         fitted.residual_std_ = self.residual_std
         fitted.n_features_in_ = 1
         return fitted

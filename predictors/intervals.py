@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
-from lemix_opt.checks import FloatArray, IntArray, floats
+from lemix_opt.checks import BoolArray, FloatArray, IntArray, floats
 from lemix_opt.errors import FieldError
 
 FOLDS = 5
@@ -48,13 +48,16 @@ def held_out_residuals(model: object, X: FloatArray, y: FloatArray, seed: int = 
 
 
 def conformal_quantile(
-    values: FloatArray, level: float, weights: FloatArray | None = None
+    values: FloatArray,
+    level: float,
+    weights: FloatArray | None = None,
+    new: float | None = None,
 ) -> float:
     """Value that a new one does not exceed with probability `level`.
 
     The ⌈(R+1)·level⌉-th smallest (Vovk 2015); with weights, the smallest value up to which their
-    share is level·(n+1)/n, n = (Σw)²/Σw² being how many equal rows they are worth (Kish 1965).
-    Infinite where there are too few for the level.
+    share of Σw + w_new is `level` (Tibshirani et al. 2019, section 3). Infinite where there are
+    too few for the level.
 
     Parameters
     ----------
@@ -64,6 +67,8 @@ def conformal_quantile(
         Probability, in (0, 1].
     weights : ndarray, shape (R,), optional
         Weight of each value, above 0; equal when omitted.
+    new : float, optional
+        Weight of the new value; the largest of `weights` when omitted.
     """
     level = float(floats("level", level, (), above=0, maximum=1))
     if not len(values):
@@ -71,7 +76,7 @@ def conformal_quantile(
     each = np.ones(len(values)) if weights is None else weights
     order = np.argsort(values, kind="stable")
     below = np.cumsum(each[order])
-    wanted = level * (below[-1] + np.sum(each**2) / below[-1])
+    wanted = level * (below[-1] + (np.max(each) if new is None else new))
     # The slack keeps 0.9 · 10 from being more than 9.
     at = int(np.searchsorted(below, wanted * (1 - 1e-12)))
     return float(values[order[at]]) if at < len(values) else float("inf")
@@ -104,22 +109,35 @@ class GroupedResiduals:
     groups : ndarray of int or str, shape (R,)
         Group of every row.
     pooled_rows : float, default 20
-        How many own rows the other groups count as, at most as many as they have.
+        How many own points the other groups count as, at most as many as they have.
+    points : ndarray of int, shape (R,), optional
+        Measured point of every row; its repeats, which fail together, share the weight of one. One
+        each when omitted.
+    kinds : ndarray of int, shape (R,), optional
+        Kind of prediction of every row (within or beyond what was measured, for instance): groups
+        lean on others of their kind only, unless these are fewer than `pooled_rows`. One for all
+        when omitted.
     """
 
     residuals: FloatArray
     groups: npt.NDArray[np.generic]
     pooled_rows: float = POOLED_ROWS
+    points: IntArray | None = None
+    kinds: IntArray | None = None
 
     def __post_init__(self) -> None:
-        if np.shape(self.groups) != np.shape(self.residuals):
-            raise FieldError(
-                f"shape {np.shape(self.groups)}",
-                where="groups",
-                expected=f"one group per residual, shape {np.shape(self.residuals)}",
-            )
+        for name in ("groups", "points", "kinds"):
+            own = getattr(self, name)
+            if own is not None and np.shape(own) != np.shape(self.residuals):
+                raise FieldError(
+                    f"shape {np.shape(own)}",
+                    where=name,
+                    expected=f"one per residual: shape {np.shape(self.residuals)}",
+                )
 
-    def log_radius(self, coverage: float, groups: npt.NDArray[np.generic]) -> FloatArray:
+    def log_radius(
+        self, coverage: float, groups: npt.NDArray[np.generic], kinds: IntArray | None = None
+    ) -> FloatArray:
         """Half width of the interval of every row in log space, shape (Q,); see `conformal_factor`.
 
         Parameters
@@ -128,10 +146,14 @@ class GroupedResiduals:
             Probability that a new measurement lies inside, in (0, 1].
         groups : ndarray, shape (Q,)
             Group of every row.
+        kinds : ndarray of int, shape (Q,), optional
+            Kind of every row; 0 when omitted.
         """
-        return self._by_group(np.abs(self.residuals), coverage, groups)
+        return self._by_group(np.abs(self.residuals), coverage, groups, kinds)
 
-    def log_quantile(self, quantile: float, groups: npt.NDArray[np.generic]) -> FloatArray:
+    def log_quantile(
+        self, quantile: float, groups: npt.NDArray[np.generic], kinds: IntArray | None = None
+    ) -> FloatArray:
         """Log of the factor that a new measurement's ratio to the prediction stays below, (Q,).
 
         Parameters
@@ -140,17 +162,50 @@ class GroupedResiduals:
             Probability that it does, in (0, 1].
         groups : ndarray, shape (Q,)
             Group of every row.
+        kinds : ndarray of int, shape (Q,), optional
+            Kind of every row; 0 when omitted.
         """
-        return self._by_group(self.residuals, quantile, groups)
+        return self._by_group(self.residuals, quantile, groups, kinds)
 
     def _by_group(
-        self, values: FloatArray, level: float, groups: npt.NDArray[np.generic]
+        self,
+        values: FloatArray,
+        level: float,
+        groups: npt.NDArray[np.generic],
+        kinds: IntArray | None,
     ) -> FloatArray:
-        asked, place = np.unique(groups, return_inverse=True)
+        found = np.empty(len(groups))
+        for kind in [0] if kinds is None else np.unique(kinds).tolist():
+            at = np.full(len(groups), True) if kinds is None else kinds == kind
+            alike = np.full(len(values), True) if self.kinds is None else self.kinds == kind
+            if np.sum(alike) < self.pooled_rows:
+                alike[:] = True
+            found[at] = self._of_kind(values, level, groups[at], alike, kind)
+        return found
+
+    def _of_kind(
+        self,
+        values: FloatArray,
+        level: float,
+        groups: npt.NDArray[np.generic],
+        alike: BoolArray,
+        kind: int,
+    ) -> FloatArray:
+        values, known = values[alike], self.groups[alike]
+        own_kind = np.full(len(values), True) if self.kinds is None else self.kinds[alike] == kind
+        each = np.ones(len(values))
+        if self.points is not None:
+            _, place, repeats = np.unique(
+                self.points[alike], return_inverse=True, return_counts=True
+            )
+            each = 1 / repeats[place.reshape(-1)]
+        asked, back = np.unique(groups, return_inverse=True)
         found = np.empty(asked.size)
         for at, name in enumerate(asked):
-            own = self.groups == name
-            others = max(1, int(np.sum(~own)))
-            weights = np.where(own, 1.0, min(1.0, self.pooled_rows / others))
-            found[at] = conformal_quantile(values, level, weights)
-        return np.asarray(found[place.reshape(-1)])
+            own = (known == name) & own_kind
+            others = max(1.0, float(np.sum(each[~own])))
+            share = min(1.0, self.pooled_rows / others)
+            weights = each * np.where(own, 1.0, share)
+            new = 1.0 if own.any() else share
+            found[at] = conformal_quantile(values, level, weights, new)
+        return np.asarray(found[back.reshape(-1)])

@@ -8,10 +8,20 @@ import numpy.typing as npt
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from predictors.boosting import SymmetricTrees, boost
 from predictors.efficiencies import TermTree, distinct_rows, find_rows, fit_tree, overlap
-from predictors.folds import extrapolating_folds, random_folds
-from predictors.intervals import conformal_quantile, points
-from predictors.operations import BLOCKS, COLUMNS, TYPICAL, check_operations, terms, tokens
-from predictors.regressor import CalibratedRegressor
+from predictors.evidence import BEYOND, NEW_GPU, NEW_MODEL, WITHIN, Evidence, NoiseScale
+from predictors.folds import extrapolating_folds, left_out_folds, random_folds
+from predictors.intervals import points
+from predictors.measured_range import MeasuredRange, columns, log_sizes
+from predictors.operations import (
+    BLOCKS,
+    TYPICAL,
+    check_operations,
+    column,
+    terms,
+    tokens,
+    wave_padding,
+)
+from predictors.regressor import CalibratedRegressor, HeldOut
 
 LABELS = ("measured", "interpolated", "extrapolated", "theoretical")
 """Where a prediction comes from: the very point was measured; it lies within what was measured of
@@ -20,50 +30,20 @@ and rules of thumb are all there is."""
 MEASURED, INTERPOLATED, EXTRAPOLATED, THEORETICAL = range(4)
 
 _GPU = ("kind", "number_bytes", "flops", "bandwidth", "link", "sms")
-_MODEL = (
-    "layer_parameters",
-    "layers",
-    "hidden",
-    "heads",
-    "kv_share",
-    "tensor",
-    "recompute",
-    "sharded",
-)
-_LEVELS = (("kind",), _GPU, (*_GPU, *_MODEL))
-_SIZES = (
-    "length",
-    "rows",
-    "context",
-    "pipeline",
-    "data",
-    "micro_batches",
-    "sm_share",
-    "hidden",
-    "layers",
-    "flops",
-    "bandwidth",
-)
-_SHAPES = ("kind", "heads", "tensor", "number_bytes")
+_SHAPE = ("layer_parameters", "layers", "hidden", "heads", "kv_share")
+_LEVELS = (("kind",), _GPU, (*_GPU, *_SHAPE, "tensor", "recompute", "sharded"))
+_ASKED = ("kind", "heads", "tensor", "number_bytes")
+_WIDTHS = (1.0, 8 / 3)
+"""Widths of matrix products next to the model's, whose waves of tiles the correction sees."""
 _SPREADS = (0.1, 0.5, 3.0)
 _PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CHOICE_ROWS = 2000
 """Rows that hyperparameters are chosen on at most."""
 _LEAST_POINTS = 20
 """Distinct points from which residuals are worth learning from."""
-_GROWTH_COVERAGE = 0.9
 _CHUNK = 32768
-_FAST_ROWS = 5000
-"""Rows from which three folds say as much as five."""
-
-
-def _columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
-    return np.ascontiguousarray(X[:, [COLUMNS.index(name) for name in names]])
-
-
-def _sizes(X: FloatArray) -> FloatArray:
-    """Return logs of what may lie beyond the measured, tokens first."""
-    return np.asarray(np.log2(1 + np.column_stack([tokens(X), _columns(X, _SIZES)])))
+_FOLDS = ((2000, 10), (5000, 5), (np.inf, 3))
+"""Folds by the rows they are enough for: with more rows, fewer say as much."""
 
 
 class OperationTimeModel(CalibratedRegressor):
@@ -92,12 +72,14 @@ class OperationTimeModel(CalibratedRegressor):
     ----------
     spread_, inside_, outside_ : float
         What was chosen: see `predictors.efficiencies.fit_tree`, and the parts of the correction.
-    growth_ : float
-        How much wider intervals become per doubling beyond what was measured.
     physics_ : TermTree
         Coefficients.
     trees_ : SymmetricTrees
         Correction.
+    range_ : MeasuredRange
+        Sizes that were measured, by group.
+    noise_ : NoiseScale
+        How wide residuals are within, beyond, and on new models and GPUs.
     """
 
     def __init__(
@@ -127,12 +109,14 @@ class OperationTimeModel(CalibratedRegressor):
             self._fit_parts(X, y)
 
     def _fit_parts(self, X: FloatArray, y: FloatArray) -> None:
-        work, sizes, point = terms(X), _sizes(X), points(X)
-        levels = tuple(_columns(X, names) for names in _LEVELS)
+        work, sizes, point = terms(X), log_sizes(X), points(X)
+        levels = tuple(columns(X, names) for names in _LEVELS)
         enough = int(point.max()) + 1 >= _LEAST_POINTS
-        inner = random_folds(point, self.random_state)[: 3 if len(y) > _FAST_ROWS else None]
+        count = next(folds for rows, folds in _FOLDS if len(y) <= rows)
+        inner = random_folds(point, self.random_state, count)
         outer = extrapolating_folds(sizes) if enough else []
-        self._remember(X, levels[2], sizes)
+        self.measured_ = distinct_rows(X)[0]
+        self.range_ = MeasuredRange.of(levels[-1], sizes)
         self.spread_ = (
             self._choose_spread(work, y, levels, [*inner[:1], *outer[:2]]) if enough else 0.3
         )
@@ -141,19 +125,23 @@ class OperationTimeModel(CalibratedRegressor):
         for held in inner:
             own = self._physics(work, y, levels, self.spread_, ~held)
             base[held] = own.predict(work[held], tuple(level[held] for level in levels))
-        asked = self._asked(X, sizes, base)
-        self.low_, self.high_ = asked.min(axis=0), asked.max(axis=0)
-        left = np.log(y / base)
-        self.inside_ = self.outside_ = self.growth_ = 0.0
-        self._own = np.concatenate([left[held] for held in inner]) if inner else np.empty(0)
-        if not enough:
-            self.trees_ = self._boost(asked[:0], left[:0], 0)
-            order = [np.flatnonzero(held) for held in inner]
-            self._order = np.concatenate(order) if order else np.empty(0, dtype=np.int64)
-            return
-        self._choose_inside(asked, left, inner)
-        self._choose_outside(X, y, work, sizes, levels, outer)
-        self.trees_ = self._boost(asked, left, len(inner))
+        left, asked = np.log(y / base), self._asked(X, sizes, base)
+        self.inside_ = self.outside_ = 0.0
+        evidence = []
+        if enough:
+            evidence.append(self._choose_inside(asked, left, inner))
+            evidence += self._choose_outside(X, y, work, sizes, levels, outer)
+            if self.calibrate:
+                evidence += self._new_groups(X, y, work, sizes, levels)
+        elif inner:
+            held_out = np.flatnonzero(np.any(inner, axis=0))
+            evidence.append(Evidence.within(held_out, left[held_out]))
+        few = slice(None) if enough else slice(0)
+        self.trees_ = self._boost(asked[few], left[few], len(inner))
+        together = Evidence.together(evidence)
+        self.noise_ = NoiseScale.of(together, self.range_.group(levels[-1]))
+        if self.calibrate:
+            self._evidence = together
 
     def _physics(
         self,
@@ -189,17 +177,18 @@ class OperationTimeModel(CalibratedRegressor):
                 errors[at] += np.mean(np.abs(np.log(found / y[held])))
         return _SPREADS[int(np.argmin(errors))]
 
-    def _choose_inside(self, asked: FloatArray, left: FloatArray, inner: list[BoolArray]) -> None:
+    def _choose_inside(
+        self, asked: FloatArray, left: FloatArray, inner: list[BoolArray]
+    ) -> Evidence:
         """Choose the part of the correction that counts on rows like those fitted on."""
         order, found = [], []
         for number, held in enumerate(inner):
             trees = self._boost(asked[~held], left[~held], number)
             order.append(np.flatnonzero(held))
             found.append(trees.predict(asked[held]))
-        self._order = np.concatenate(order)
-        corrections, missed = np.concatenate(found), left[self._order]
-        self.inside_ = _best_part(missed, corrections)
-        self._own = missed - self.inside_ * corrections
+        rows, corrections = np.concatenate(order), np.concatenate(found)
+        self.inside_ = _best_part(left[rows], corrections)
+        return Evidence.within(rows, left[rows] - self.inside_ * corrections)
 
     def _choose_outside(
         self,
@@ -209,30 +198,68 @@ class OperationTimeModel(CalibratedRegressor):
         sizes: FloatArray,
         levels: tuple[FloatArray, ...],
         outer: list[BoolArray],
-    ) -> None:
-        """Choose the part beyond the measured sizes, and how residuals grow there."""
-        if not outer:
-            return
-        missed, found, far = [], [], []
+    ) -> list[Evidence]:
+        """Choose the part beyond the measured sizes of the groups that are known."""
+        order, missed, found, far = [], [], [], []
         for number, held in enumerate(outer):
             physics = self._physics(work, y, levels, self.spread_, ~held)
             base = physics.predict(work, levels)
             asked, left = self._asked(X, sizes, base), np.log(y / base)
             trees = self._boost(asked[~held], left[~held], number)
-            low, high = asked[~held].min(axis=0), asked[~held].max(axis=0)
-            missed.append(left[held])
-            found.append(trees.predict(np.clip(asked[held], low, high)))
-            keys, least, most = _boxes(levels[2][~held], sizes[~held])
-            far.append(_distance(sizes[held], find_rows(keys, levels[2][held]), least, most))
+            measured = MeasuredRange.of(levels[-1][~held], sizes[~held])
+            group = measured.group(levels[-1][held])
+            rows, group = np.flatnonzero(held)[group >= 0], group[group >= 0]
+            order.append(rows)
+            missed.append(left[rows])
+            found.append(trees.predict(self._asked_within(X[rows], group, measured, physics)))
+            far.append(measured.doublings(sizes[rows], group))
+        if not sum(rows.size for rows in order):
+            return []
         corrections, residuals = np.concatenate(found), np.concatenate(missed)
         self.outside_ = _best_part(residuals, corrections)
-        rest = np.abs(residuals - self.outside_ * corrections)
-        radius = conformal_quantile(np.abs(self._own), _GROWTH_COVERAGE)
-        distance = np.concatenate(far)
-        beyond = distance > 0
-        if beyond.any() and 0 < radius < np.inf:
-            needed = np.maximum(rest[beyond] / radius - 1, 0) / distance[beyond]
-            self.growth_ = float(np.quantile(needed, _GROWTH_COVERAGE))
+        rest = residuals - self.outside_ * corrections
+        return [Evidence.beyond(np.concatenate(order), rest, np.concatenate(far))]
+
+    def _new_groups(
+        self,
+        X: FloatArray,
+        y: FloatArray,
+        work: FloatArray,
+        sizes: FloatArray,
+        levels: tuple[FloatArray, ...],
+    ) -> list[Evidence]:
+        """Predict models and GPU types that are left out whole."""
+        some = np.arange(len(y))
+        if len(y) > _CHOICE_ROWS:
+            some = np.sort(
+                np.random.default_rng(self.random_state).permutation(some)[:_CHOICE_ROWS]
+            )
+        levels = tuple(level[some] for level in levels)
+        found = []
+        for held in (
+            *left_out_folds(columns(X[some], _SHAPE)),
+            *left_out_folds(columns(X[some], _GPU[1:])),
+        ):
+            fitted = some[~held], tuple(level[~held] for level in levels)
+            asked = some[held], tuple(level[held] for level in levels)
+            physics = fit_tree(
+                work[fitted[0]],
+                y[fitted[0]],
+                fitted[1],
+                self.spread_,
+                TYPICAL,
+                BLOCKS,
+                self.sharpness,
+            )
+            base = physics.predict(work[asked[0]], asked[1])
+            measured = MeasuredRange.of(fitted[1][-1], sizes[fitted[0]])
+            nowhere = np.full(held.sum(), -1)
+            far = measured.doublings(sizes[asked[0]], nowhere)
+            kinds = _kinds(nowhere, far, find_rows(physics.keys[1], asked[1][1]))
+            good = np.isfinite(base)
+            residuals = np.log(y[asked[0]] / base)
+            found.append(Evidence(asked[0][good], residuals[good], far[good], kinds[good]))
+        return found
 
     def _boost(self, asked: FloatArray, left: FloatArray, number: int) -> SymmetricTrees:
         return boost(
@@ -248,22 +275,21 @@ class OperationTimeModel(CalibratedRegressor):
 
     def _asked(self, X: FloatArray, sizes: FloatArray, base: FloatArray) -> FloatArray:
         """Columns the correction asks about, shape (R, F)."""
-        shapes = np.log2(1 + _columns(X, _SHAPES))
-        hidden, share = X[:, COLUMNS.index("hidden")], X[:, COLUMNS.index("sm_share")]
-        at_once = X[:, COLUMNS.index("sms")] * share
         batch = tokens(X)
-        waves = batch / 128 / at_once
-        columns = [sizes, shapes, np.log2(base), np.log2(batch * hidden), waves]
-        return np.asfortranarray(np.column_stack(columns))
+        padding = [np.log2(wave_padding(X, width)) for width in _WIDTHS]
+        work = np.log2(batch * column(X, "hidden"))
+        waves = batch / 128 / (column(X, "sms") * column(X, "sm_share"))
+        shapes = np.log2(1 + columns(X, _ASKED))
+        parts = [sizes, shapes, np.log2(base), work, waves, *padding]
+        return np.asfortranarray(np.column_stack(parts))
 
-    def _remember(self, X: FloatArray, groups: FloatArray, sizes: FloatArray) -> None:
-        self.measured_ = distinct_rows(X)[0]
-        self.group_keys_, self.group_low_, self.group_high_ = _boxes(groups, sizes)
-
-    def _far(self, X: FloatArray) -> FloatArray:
-        """Doublings beyond the sizes measured of a row's model and GPU, 0 within, shape (R,)."""
-        group = find_rows(self.group_keys_, _columns(X, _LEVELS[2]))
-        return _distance(_sizes(X), group, self.group_low_, self.group_high_)
+    def _asked_within(
+        self, X: FloatArray, group: IntArray, measured: MeasuredRange, physics: TermTree
+    ) -> FloatArray:
+        """Columns of the nearest operations within the own groups' sizes, shape (R, F)."""
+        rows = measured.nearest(X, group)
+        levels = tuple(columns(rows, names) for names in _LEVELS)
+        return self._asked(rows, log_sizes(rows), physics.predict(terms(rows), levels))
 
     def _predict(self, X: FloatArray) -> FloatArray:
         found = np.empty(len(X))
@@ -275,17 +301,20 @@ class OperationTimeModel(CalibratedRegressor):
         return found
 
     def _predict_part(self, X: FloatArray) -> FloatArray:
-        work, sizes = terms(X), _sizes(X)
-        levels = tuple(_columns(X, names) for names in _LEVELS)
+        work, sizes = terms(X), log_sizes(X)
+        levels = tuple(columns(X, names) for names in _LEVELS)
         base = self.physics_.predict(work, levels)
         new = np.isnan(base)
         base[new] = overlap(work[new], TYPICAL.mean, BLOCKS, self.sharpness)
         if self.inside_ == self.outside_ == 0:
             return base
-        asked = np.clip(self._asked(X, sizes, base), self.low_, self.high_)
-        group = find_rows(self.group_keys_, levels[2])
-        near = 2.0 ** -_distance(sizes, group, self.group_low_, self.group_high_)
-        part = self.outside_ + (self.inside_ - self.outside_) * near
+        group = self.range_.group(levels[-1])
+        far = self.range_.doublings(sizes, group)
+        asked = self._asked(X, sizes, base)
+        beyond = (group >= 0) & (far > 0)
+        if beyond.any():
+            asked[beyond] = self._asked_within(X[beyond], group[beyond], self.range_, self.physics_)
+        part = self.outside_ + (self.inside_ - self.outside_) * 2.0**-far
         # No fold has shown that the correction helps where the model or the GPU is new.
         part[group < 0] = 0.0
         return np.asarray(base * np.exp(part * self.trees_.predict(asked)))
@@ -293,45 +322,45 @@ class OperationTimeModel(CalibratedRegressor):
     def provenance(self, X: npt.ArrayLike) -> IntArray:
         """Index in `LABELS` of where each prediction comes from, shape (R,)."""
         rows = check_operations(X)
-        found = np.full(len(rows), EXTRAPOLATED)
-        known = find_rows(self.group_keys_, _columns(rows, _LEVELS[2])) >= 0
-        found[known & (self._far(rows) == 0)] = INTERPOLATED
+        found = np.where(self._kinds(rows) == WITHIN, INTERPOLATED, EXTRAPOLATED)
         found[find_rows(self.measured_, rows) >= 0] = MEASURED
-        found[find_rows(self.physics_.keys[0], _columns(rows, _LEVELS[0])) < 0] = THEORETICAL
+        found[self._theoretical(rows)] = THEORETICAL
         return found
 
-    def _held_out(self, X: FloatArray, y: FloatArray) -> tuple[FloatArray, IntArray]:
-        return self._own, self._order
+    def _theoretical(self, X: FloatArray) -> BoolArray:
+        return np.asarray(find_rows(self.physics_.keys[0], columns(X, _LEVELS[0])) < 0)
+
+    def _held_out(self, X: FloatArray, y: FloatArray) -> HeldOut:
+        found = self._evidence
+        del self._evidence
+        group = self.range_.group(columns(X, _LEVELS[-1]))[found.rows]
+        scale = self.noise_.scale(found.kinds, group, found.doublings)
+        return HeldOut(found.residuals, scale, group, points(X)[found.rows], found.kinds)
+
+    def _place(self, X: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Group of every row, and doublings outside of what was measured of it."""
+        group = self.range_.group(columns(X, _LEVELS[-1]))
+        return group, self.range_.doublings(log_sizes(X), group)
 
     def _groups(self, X: FloatArray) -> npt.NDArray[np.generic]:
-        return find_rows(self.group_keys_, _columns(X, _LEVELS[2]))
+        return self._place(X)[0]
+
+    def _kinds(self, X: FloatArray) -> IntArray:
+        return _kinds(*self._place(X), find_rows(self.physics_.keys[1], columns(X, _LEVELS[1])))
 
     def _scale(self, X: FloatArray) -> FloatArray:
+        group, far = self._place(X)
         # Nothing says how far off rules of thumb are.
-        known = find_rows(self.physics_.keys[0], _columns(X, _LEVELS[0])) >= 0
-        return np.where(known, 1 + self.growth_ * self._far(X), np.inf)
+        return np.where(self._theoretical(X), np.inf, self.noise_.scale(self._kinds(X), group, far))
+
+
+def _kinds(group: IntArray, far: FloatArray, gpu: IntArray) -> IntArray:
+    """Tell predictions apart by what was measured: numbers of group and GPU are −1 if unknown."""
+    known = np.where(far > 0, BEYOND, WITHIN)
+    return np.where(group >= 0, known, np.where(gpu >= 0, NEW_MODEL, NEW_GPU))
 
 
 def _best_part(missed: FloatArray, corrections: FloatArray) -> float:
     """Part of the corrections that leaves the least mean absolute residual."""
     left = [float(np.mean(np.abs(missed - part * corrections))) for part in _PARTS]
     return _PARTS[int(np.argmin(left))]
-
-
-def _boxes(groups: FloatArray, sizes: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the groups, and the least and most of their sizes."""
-    keys, place = distinct_rows(groups)
-    low = np.full((len(keys), sizes.shape[1]), np.inf)
-    high = -low
-    np.minimum.at(low, place, sizes)
-    np.maximum.at(high, place, sizes)
-    return keys, low, high
-
-
-def _distance(sizes: FloatArray, group: IntArray, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Doublings outside of the own group's box, or of all of them for a new group."""
-    lows = np.concatenate([low, low.min(axis=0)[None]])
-    highs = np.concatenate([high, high.max(axis=0)[None]])
-    return np.asarray(
-        np.sum(np.maximum(lows[group] - sizes, 0) + np.maximum(sizes - highs[group], 0), axis=1)
-    )

@@ -145,6 +145,8 @@ _TILE = 128
 _STATE_BYTES = 28.0
 """Bytes an Adam step moves per parameter: weights, gradients and two moments in 4 bytes, read, and
 all but the gradients written."""
+_PROJECTIONS = 3.0
+"""Width of queries, keys and values together in multiples of the model's."""
 _PASSES = {"prefill": 1, "decode": 1, "forward": 1, "backward": 2, "update": 0, "iteration": 3}
 
 
@@ -302,7 +304,7 @@ def terms(X: FloatArray) -> FloatArray:
             work * 1e-3 + update * c["layers"] * 1e-3,
             linear * batch,
             linear * share * batch,
-            linear * _whole_waves(batch, c),
+            linear * batch * wave_padding(X, _PROJECTIONS),
             4 * pairs * c["hidden"] * work / compute_rate / share,
             batch * (new + seen) * c["heads"] * size * work / c["tensor"] / c["bandwidth"],
             weights,
@@ -325,9 +327,17 @@ def terms(X: FloatArray) -> FloatArray:
     )
 
 
-def _whole_waves(batch: FloatArray, c: Mapping[str, FloatArray]) -> FloatArray:
-    """Tokens as long as a wave of tiles over all SMs takes, for a product of the model's width."""
-    wide = np.ceil(3 * c["hidden"] / c["tensor"] / _TILE)
-    at_once = np.maximum(np.floor(c["sms"] * c["sm_share"]), 1.0)
-    waves = np.ceil(np.ceil(batch / _TILE) * wide / at_once)
-    return np.asarray(waves * at_once * _TILE / wide)
+def wave_padding(X: FloatArray, width: float) -> FloatArray:
+    """Return what whole waves of tiles compute over what a product asks for, shape (R,).
+
+    Parameters
+    ----------
+    X : ndarray, shape (R, len(COLUMNS))
+        Operations.
+    width : float
+        Columns of the product's result in multiples of the model's width.
+    """
+    batch, columns = tokens(X), width * column(X, "hidden") / column(X, "tensor")
+    at_once = np.maximum(np.floor(column(X, "sms") * column(X, "sm_share")), 1.0)
+    tiles = np.ceil(batch / _TILE) * np.ceil(columns / _TILE)
+    return np.asarray(np.ceil(tiles / at_once) * at_once * _TILE**2 / (batch * columns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, IntArray
-from predictors.intervals import GroupedResiduals, held_out_residuals
+from predictors.intervals import GroupedResiduals, held_out_residuals, points
 
 
 def relative_nnls(
@@ -32,6 +33,34 @@ def relative_nnls(
     return np.asarray(found / scale)
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What is known of predictions of rows that were not fitted on, all of shape (R,).
+
+    Parameters
+    ----------
+    residuals : ndarray
+        Log of measured over predicted.
+    scale : ndarray
+        How wide residuals are there next to others'.
+    groups, points, kinds : ndarray of int
+        See `GroupedResiduals`.
+    """
+
+    residuals: FloatArray
+    scale: FloatArray
+    groups: npt.NDArray[np.generic]
+    points: IntArray
+    kinds: IntArray
+
+    @classmethod
+    def alike(cls, residuals: FloatArray) -> HeldOut:
+        """Residuals of one group, each of its own point."""
+        size = residuals.size
+        nothing = np.zeros(size, dtype=np.int64)
+        return cls(residuals, np.ones(size), nothing, np.arange(size), nothing)
+
+
 class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A scikit-learn regressor that knows its own error; subclasses give `_fit` and `_predict`.
 
@@ -45,8 +74,8 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     residuals_ : ndarray, shape (R,)
         Log residuals on held-out folds, divided by the rows' scale where a class has one; empty
         without calibration.
-    residual_groups_ : ndarray, shape (R,)
-        Group of each of them.
+    residual_groups_, residual_points_, residual_kinds_ : ndarray, shape (R,)
+        Group, measured point and kind of each of them, see `GroupedResiduals`.
     residual_std_ : float
         Their root mean square: relative spread of one prediction, NaN without calibration.
     """
@@ -73,19 +102,26 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         data, target = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
         target = np.asarray(target, dtype=np.float64)
         self._fit(data, target)
-        found, rows = np.empty(0), np.empty(0, dtype=np.int64)
-        if self.calibrate:
-            found, rows = self._held_out(data, target)
-        squares = found**2
-        self.residual_std_ = float(np.sqrt(squares.mean())) if found.size else float("nan")
-        self.residuals_ = found / self._scale(data[rows])
-        self.residual_groups_ = self._groups(data[rows])
+        self.keep_residuals(
+            self._held_out(data, target) if self.calibrate else HeldOut.alike(np.empty(0))
+        )
         return self
 
-    def _held_out(self, X: FloatArray, y: FloatArray) -> tuple[FloatArray, IntArray]:
-        """Log residuals on held-out folds and the rows they belong to."""
+    def keep_residuals(self, held: HeldOut) -> None:
+        """Take what is known of held-out rows, from which intervals and quantiles come."""
+        squares = held.residuals**2
+        self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
+        self.residuals_ = held.residuals / held.scale
+        self.residual_groups_ = held.groups
+        self.residual_points_ = held.points
+        self.residual_kinds_ = held.kinds
+
+    def _held_out(self, X: FloatArray, y: FloatArray) -> HeldOut:
+        """Measure residuals of rows on models fitted without them."""
         found = held_out_residuals(self, X, y)
-        return found, np.arange(found.size)
+        if not found.size:
+            return HeldOut.alike(found)
+        return HeldOut(found, self._scale(X), self._groups(X), points(X), self._kinds(X))
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
         """Predict values, shape (R,)."""
@@ -98,8 +134,9 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Covers rows like those fitted on, also within every group of a class that has groups; see
         `GroupedResiduals`. Infinite where there are too few held-out rows for the coverage.
         """
-        middle, scores, groups, scale = self._calibrated(X)
-        factor = np.exp(scale * scores.log_radius(coverage, groups))
+        middle, data, scale = self._calibrated(X)
+        radius = self._scores().log_radius(coverage, self._groups(data), self._kinds(data))
+        factor = np.exp(scale * radius)
         return np.column_stack([middle / factor, middle * factor])
 
     def predict_quantile(self, X: npt.ArrayLike, quantile: float = 0.9) -> FloatArray:
@@ -107,21 +144,31 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         One-sided, with groups and limits as in `predict_interval`.
         """
-        middle, scores, groups, scale = self._calibrated(X)
+        middle, data, scale = self._calibrated(X)
+        log = self._scores().log_quantile(quantile, self._groups(data), self._kinds(data))
         beyond = np.isinf(scale)
-        log = np.where(beyond, 1.0, scale) * scores.log_quantile(quantile, groups)
-        return np.asarray(np.where(beyond, np.inf, middle * np.exp(log)))
+        found = middle * np.exp(np.where(beyond, 1.0, scale) * log)
+        return np.asarray(np.where(beyond, np.inf, found))
 
-    def _calibrated(
-        self, X: npt.ArrayLike
-    ) -> tuple[FloatArray, GroupedResiduals, npt.NDArray[np.generic], FloatArray]:
+    def _calibrated(self, X: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
         middle = self.predict(X)
         data = np.asarray(X, dtype=np.float64)
-        scores = GroupedResiduals(self.residuals_, self.residual_groups_)
-        return middle, scores, self._groups(data), self._scale(data)
+        return middle, data, self._scale(data)
+
+    def _scores(self) -> GroupedResiduals:
+        return GroupedResiduals(
+            self.residuals_,
+            self.residual_groups_,
+            points=self.residual_points_,
+            kinds=self.residual_kinds_,
+        )
 
     def _groups(self, X: FloatArray) -> npt.NDArray[np.generic]:
         """Group of every row within which intervals hold; one for all unless overridden, (R,)."""
+        return np.zeros(len(X), dtype=np.int64)
+
+    def _kinds(self, X: FloatArray) -> IntArray:
+        """Kind of every row's prediction, see `GroupedResiduals`; one unless overridden, (R,)."""
         return np.zeros(len(X), dtype=np.int64)
 
     def _scale(self, X: FloatArray) -> FloatArray:

@@ -17,6 +17,8 @@ from lemix_opt.files import write_atomically
 _TRUSTED = {
     "predictors.boosting.SymmetricTrees",
     "predictors.efficiencies.TermTree",
+    "predictors.evidence.NoiseScale",
+    "predictors.measured_range.MeasuredRange",
     "predictors.operation_model.OperationTimeModel",
     "predictors.hops.HopModel",
     "predictors.memory_model.MemoryModel",

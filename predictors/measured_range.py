@@ -1,0 +1,89 @@
+"""What sizes of operations were measured of each model on each GPU, and how far others lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lemix_opt.checks import FloatArray, IntArray
+from predictors.efficiencies import distinct_rows, find_rows
+from predictors.operations import COLUMNS, tokens
+
+SIZES = (
+    "length",
+    "rows",
+    "context",
+    "pipeline",
+    "data",
+    "micro_batches",
+    "sm_share",
+    "hidden",
+    "layers",
+    "flops",
+    "bandwidth",
+)
+"""Columns that may lie beyond what was measured."""
+
+
+def columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
+    """Return some columns of operations, shape (R, len(names))."""
+    return np.ascontiguousarray(X[:, [COLUMNS.index(name) for name in names]])
+
+
+def log_sizes(X: FloatArray) -> FloatArray:
+    """Return log2(1 + size) of tokens and `SIZES`, shape (R, 1 + len(SIZES))."""
+    return np.asarray(np.log2(1 + np.column_stack([tokens(X), columns(X, SIZES)])))
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredRange:
+    """Least and most of the sizes of every group.
+
+    Parameters
+    ----------
+    keys : ndarray, shape (G, W)
+        Columns that tell the groups apart.
+    low, high : ndarray, shape (G + 1, F)
+        Bounds of `log_sizes` by group, the last row for all groups together.
+    """
+
+    keys: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    @classmethod
+    def of(cls, groups: FloatArray, sizes: FloatArray) -> MeasuredRange:
+        """Bounds of measured rows: columns of their groups (R, W), and sizes (R, F)."""
+        keys, place = distinct_rows(groups)
+        low = np.full((len(keys) + 1, sizes.shape[1]), np.inf)
+        high = -low
+        np.minimum.at(low, place, sizes)
+        np.maximum.at(high, place, sizes)
+        low[-1], high[-1] = low[:-1].min(axis=0), high[:-1].max(axis=0)
+        return cls(keys, low, high)
+
+    def group(self, groups: FloatArray) -> IntArray:
+        """Return the number of every row's group, −1 for an unknown one, shape (R,)."""
+        return find_rows(self.keys, groups)
+
+    def doublings(self, sizes: FloatArray, group: IntArray) -> FloatArray:
+        """Doublings outside the own group's bounds, or those of all for −1, shape (R,)."""
+        below, above = self.low[group] - sizes, sizes - self.high[group]
+        return np.asarray(np.sum(np.maximum(below, 0) + np.maximum(above, 0), axis=1))
+
+    def nearest(self, X: FloatArray, group: IntArray) -> FloatArray:
+        """Return the operations moved into the bounds of their groups, shape (R, len(COLUMNS)).
+
+        Rows of the batch keep its tokens where these are within, since times change in steps of
+        the tokens, however they are shaped.
+        """
+        low, high = 2.0 ** self.low[group] - 1, 2.0 ** self.high[group] - 1
+        found = X.copy()
+        for at, name in enumerate(SIZES, start=1):
+            if name != "rows":
+                own = found[:, COLUMNS.index(name)]
+                np.clip(own, low[:, at], high[:, at], out=own)
+        wanted = np.clip(tokens(X), low[:, 0], high[:, 0])
+        found[:, COLUMNS.index("rows")] *= wanted / tokens(found)
+        return found
