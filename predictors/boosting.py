@@ -33,20 +33,26 @@ class SymmetricTrees:
     leaves: FloatArray
 
     def predict(self, X: FloatArray) -> FloatArray:
-        """Sum of all trees, shape (R,)."""
+        """Sum of all trees, shape (R,).
+
+        Beyond the range of what was fitted on it is that of the range's edge, since every border
+        that is asked about had rows on both sides.
+        """
         # Many trees ask the same; an answer is one byte per row.
         questions = np.unique(np.stack([self.columns.ravel(), self.bins.ravel()]), axis=1)
         yes = {(f, b): (X[:, f] > self.edges[f, b]).view(np.uint8) for f, b in questions.T.tolist()}
         found, added = np.zeros(len(X)), np.empty(len(X))
-        leaf = np.empty(len(X), dtype=np.uint8)
+        leaf, place = np.empty(len(X), dtype=np.uint8), np.empty(len(X), dtype=np.intp)
         for columns, bins, leaves in zip(
             self.columns.tolist(), self.bins.tolist(), self.leaves, strict=True
         ):
             leaf.fill(0)
             for f, b in zip(columns, bins, strict=True):
-                leaf <<= 1
+                # Doubled by adding: numpy shifts one byte at a time.
+                leaf += leaf
                 leaf |= yes[f, b]
-            found += np.take(leaves, leaf, out=added, mode="clip")
+            np.copyto(place, leaf)
+            found += np.take(leaves, place, out=added, mode="clip")
         return found
 
 

@@ -18,6 +18,7 @@ _NOISE = 0.05
 """Relative error of a row that a coefficient's distance from its prior is weighed against."""
 _NEW = 0.1
 """Part of a term's first width that a group may add to what the group above has."""
+_ODD, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +48,34 @@ class TermTree:
 
     def predict(self, terms: FloatArray, levels: tuple[FloatArray, ...]) -> FloatArray:
         """Seconds by the deepest known group of every row, shape (R,); NaN where none is."""
-        found = np.full(len(terms), np.nan)
-        left = np.arange(len(terms))
-        for keys, table, rows in reversed(
-            list(zip(self.keys, self.coefficients, levels, strict=True))
-        ):
-            node = find_rows(keys, rows[left])
-            for at in np.unique(node[node >= 0]):
-                own = left[node == at]
-                found[own] = overlap(terms[own], table[at], self.blocks, self.sharpness)
-            left = left[node < 0]
+        return self.seconds(terms, self.find(levels))
+
+    def find(self, levels: tuple[FloatArray, ...]) -> IntArray:
+        """Return the deepest known group of every row, shape (R,); −1 where none is.
+
+        Groups are numbered level by level from the deepest, so that the G groups of the deepest
+        level are 0 to G - 1.
+        """
+        found = np.full(len(levels[0]), -1)
+        left, first = np.arange(len(found)), 0
+        for keys, rows in zip(reversed(self.keys), reversed(levels), strict=True):
+            node = find_rows(keys, rows if left.size == len(rows) else rows[left])
+            known = node >= 0
+            found[left[known]] = first + node[known]
+            left, first = left[~known], first + len(keys)
             if not left.size:
                 break
         return found
+
+    def seconds(self, terms: FloatArray, group: IntArray) -> FloatArray:
+        """Seconds by the groups that `find` returned, shape (R,); NaN where there is none."""
+        none = np.full((1, terms.shape[1]), np.nan)
+        table = np.concatenate([*reversed(self.coefficients), none])
+        parts = np.zeros((int(self.blocks.max()) + 1, len(terms)))
+        place = np.where(group < 0, len(table) - 1, group)
+        for term, coefficient, block in zip(terms.T, table.T, self.blocks, strict=True):
+            parts[block] += term * np.take(coefficient, place)
+        return _together(parts.T, self.sharpness)
 
 
 def overlap(
@@ -71,7 +87,13 @@ def overlap(
     """
     if sharpness == 1:
         return np.asarray(terms @ coefficients)
-    parts = _by_block(terms, coefficients, blocks)
+    return _together(_by_block(terms, coefficients, blocks), sharpness)
+
+
+def _together(parts: FloatArray, sharpness: float) -> FloatArray:
+    """Seconds of blocks that overlap, shape (R,)."""
+    if sharpness == 1:
+        return np.asarray(parts.sum(axis=1))
     if sharpness == 2:
         return np.asarray(np.sqrt(np.einsum("rb,rb->r", parts, parts)))
     longest = np.maximum(parts.max(axis=1, keepdims=True), 1e-30)
@@ -89,17 +111,26 @@ def _by_block(terms: FloatArray, coefficients: FloatArray, blocks: IntArray) -> 
 def find_rows(keys: FloatArray, rows: FloatArray) -> IntArray:
     """Return which row of `keys` each row equals, −1 for none, shape (R,)."""
     distinct, place = distinct_rows(rows)
-    known = {key.tobytes(): at for at, key in enumerate(np.ascontiguousarray(keys))}
-    found = [known.get(row.tobytes(), -1) for row in np.ascontiguousarray(distinct)]
+    known = {tuple(key): at for at, key in enumerate(keys.tolist())}
+    found = [known.get(tuple(row), -1) for row in distinct.tolist()]
     return np.array(found, dtype=np.int64)[place]
 
 
 def distinct_rows(rows: FloatArray) -> tuple[FloatArray, IntArray]:
     """Return distinct rows, and which of them every row is, shape (R,)."""
-    # A weighted sum tells rows apart much faster than comparing them column by column.
-    weights = np.random.default_rng(0).uniform(1, 2, rows.shape[1])
-    _, first, place = np.unique(rows @ weights, return_index=True, return_inverse=True)
+    _, first, place = np.unique(_hashes(rows), return_index=True, return_inverse=True)
     return rows[first], np.asarray(place).reshape(-1)
+
+
+def _hashes(rows: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """Hash every row by its bits, shape (R,): much faster to sort than rows are."""
+    found = np.zeros(len(rows), dtype=np.uint64)
+    for column in rows.T:
+        # Adding 0 makes one zero of two.
+        found ^= (column + 0.0).view(np.uint64)
+        found *= _ODD
+        found ^= found >> _HALF
+    return found
 
 
 def fit_tree(

@@ -52,18 +52,22 @@ _CHOICE_ROWS = 2000
 _LEAST_POINTS = 20
 """Distinct points from which residuals are worth learning from."""
 _GROWTH_COVERAGE = 0.9
-_CHUNK = 32768
+_CHUNK = 16000
+_BLOCK = 500
+"""Rows that the processor's cache holds twice."""
 _FAST_ROWS = 5000
 """Rows from which three folds say as much as five."""
 
 
 def _columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
-    return np.ascontiguousarray(X[:, [COLUMNS.index(name) for name in names]])
+    return np.asarray(X.T[[COLUMNS.index(name) for name in names]].T)
 
 
 def _sizes(X: FloatArray) -> FloatArray:
     """Return logs of what may lie beyond the measured, tokens first."""
-    return np.asarray(np.log2(1 + np.column_stack([tokens(X), _columns(X, _SIZES)])))
+    columns = np.concatenate([tokens(X)[None], _columns(X, _SIZES).T])
+    columns += 1
+    return np.asarray(np.log2(columns, out=columns).T)
 
 
 class OperationTimeModel(CalibratedRegressor):
@@ -253,8 +257,8 @@ class OperationTimeModel(CalibratedRegressor):
         at_once = X[:, COLUMNS.index("sms")] * share
         batch = tokens(X)
         waves = batch / 128 / at_once
-        columns = [sizes, shapes, np.log2(base), np.log2(batch * hidden), waves]
-        return np.asfortranarray(np.column_stack(columns))
+        rest = np.array([np.log2(base), np.log2(batch * hidden), waves])
+        return np.asarray(np.concatenate([sizes.T, shapes.T, rest]).T)
 
     def _remember(self, X: FloatArray, groups: FloatArray, sizes: FloatArray) -> None:
         self.measured_ = distinct_rows(X)[0]
@@ -269,7 +273,7 @@ class OperationTimeModel(CalibratedRegressor):
         found = np.empty(len(X))
         # In parts that stay in the processor's cache, column by column.
         for start in range(0, len(X), _CHUNK):
-            part = np.asfortranarray(X[start : start + _CHUNK])
+            part = _by_columns(X[start : start + _CHUNK])
             check_operations(part, first=start)
             found[start : start + _CHUNK] = self._predict_part(part)
         return found
@@ -277,18 +281,18 @@ class OperationTimeModel(CalibratedRegressor):
     def _predict_part(self, X: FloatArray) -> FloatArray:
         work, sizes = terms(X), _sizes(X)
         levels = tuple(_columns(X, names) for names in _LEVELS)
-        base = self.physics_.predict(work, levels)
-        new = np.isnan(base)
+        group = self.physics_.find(levels)
+        base = self.physics_.seconds(work, group)
+        new = group < 0
         base[new] = overlap(work[new], TYPICAL.mean, BLOCKS, self.sharpness)
         if self.inside_ == self.outside_ == 0:
             return base
-        asked = np.clip(self._asked(X, sizes, base), self.low_, self.high_)
-        group = find_rows(self.group_keys_, levels[2])
-        near = 2.0 ** -_distance(sizes, group, self.group_low_, self.group_high_)
+        own = np.where(group < len(self.group_low_), group, -1)
+        near = np.exp2(-_distance(sizes, own, self.group_low_, self.group_high_))
         part = self.outside_ + (self.inside_ - self.outside_) * near
         # No fold has shown that the correction helps where the model or the GPU is new.
-        part[group < 0] = 0.0
-        return np.asarray(base * np.exp(part * self.trees_.predict(asked)))
+        part[own < 0] = 0.0
+        return np.asarray(base * np.exp(part * self.trees_.predict(self._asked(X, sizes, base))))
 
     def provenance(self, X: npt.ArrayLike) -> IntArray:
         """Index in `LABELS` of where each prediction comes from, shape (R,)."""
@@ -332,6 +336,18 @@ def _distance(sizes: FloatArray, group: IntArray, low: FloatArray, high: FloatAr
     """Doublings outside of the own group's box, or of all of them for a new group."""
     lows = np.concatenate([low, low.min(axis=0)[None]])
     highs = np.concatenate([high, high.max(axis=0)[None]])
-    return np.asarray(
-        np.sum(np.maximum(lows[group] - sizes, 0) + np.maximum(sizes - highs[group], 0), axis=1)
-    )
+    place = np.where(group < 0, len(low), group)
+    found = np.zeros(len(sizes))
+    for size, least, most in zip(sizes.T, lows.T, highs.T, strict=True):
+        if np.any(size < least.max()) or np.any(size > most.min()):
+            found += np.maximum(np.take(least, place) - size, 0)
+            found += np.maximum(size - np.take(most, place), 0)
+    return found
+
+
+def _by_columns(X: FloatArray) -> FloatArray:
+    """Return the same rows with every column in one piece."""
+    found = np.empty(X.shape, order="F")
+    for start in range(0, len(X), _BLOCK):
+        found[start : start + _BLOCK] = X[start : start + _BLOCK]
+    return found
