@@ -52,7 +52,7 @@ _CHOICE_ROWS = 2000
 _LEAST_POINTS = 20
 """Distinct points from which residuals are worth learning from."""
 _GROWTH_COVERAGE = 0.9
-_CHUNK = 16000
+_CHUNK = 8000
 _BLOCK = 500
 """Rows that the processor's cache holds twice."""
 _FAST_ROWS = 5000
