@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dpotrf, dtrtrs
 from scipy.optimize import nnls
 
 from lemix_opt.checks import FloatArray, IntArray
 
-_ROUNDS = 3
 _STEPS = (12, 8, 4)
 """Steps of the fit by level: the widest group starts farthest from where it ends."""
 _BEND = 0.05
@@ -85,8 +85,6 @@ def overlap(
 
     (Σ block^p)^(1/p): their sum at sharpness p = 1, the longest one alone for p to infinity.
     """
-    if sharpness == 1:
-        return np.asarray(terms @ coefficients)
     return _together(_by_block(terms, coefficients, blocks), sharpness)
 
 
@@ -191,52 +189,47 @@ def _robust(
 ) -> FloatArray:
     """Coefficients of at least 0 by Huber's loss of relative errors, leaning on a prior."""
     relative = terms / y[:, None]
-    scale = np.sqrt(np.mean(relative**2, axis=0))
-    robust = np.ones(len(y))
+    scale = np.mean(relative**2, axis=0)
+    trust = (_NOISE / width) ** 2
 
-    def solve(slope: FloatArray, anchors: list[tuple[FloatArray, FloatArray]]) -> FloatArray:
-        root = np.sqrt(weights * robust)
-        rows = [relative * slope * root[:, None]]
-        target = [root]
-        for strength, middle in anchors:
-            rows.append(np.diag(strength))
-            target.append(strength * middle)
-        return gram_nnls(np.concatenate(rows), np.concatenate(target))
+    def seen(found: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        parts = _by_block(relative, found, blocks)
+        total = _together(parts, sharpness)
+        return parts, total, np.abs(total - 1)
 
-    def miss(found: FloatArray) -> FloatArray:
-        return np.abs(overlap(relative, found, blocks, sharpness) - 1)
-
-    lean = (_NOISE / width, prior)
-
-    def loss(found: FloatArray) -> float:
-        far = float(np.sum((lean[0] * (found - prior)) ** 2))
-        return float(np.sum(weights * robust * miss(found) ** 2)) + far
-
-    found = prior
-    damping = 0.1 * len(y)
+    found, damping = prior, 0.1 * len(y)
+    parts, total, miss = seen(found)
     for _ in range(steps):
-        robust = _huber(miss(found))
-        before = loss(found)
-        slope = _slopes(relative, found, blocks, sharpness)
-        new = solve(slope, [lean, (np.sqrt(damping) * scale, found)])
-        if loss(new) < before:
+        counts = weights * _huber(miss)
+        slope = relative * _slopes(parts, total, sharpness)[:, blocks]
+        weighted = slope * counts[:, None]
+        hold = damping * scale
+        gram = weighted.T @ slope
+        gram[np.diag_indices_from(gram)] += trust + hold
+        new = _gram_nnls(gram, weighted.sum(axis=0) + trust * prior + hold * found)
+        new_parts, new_total, new_miss = seen(new)
+        before, after = (
+            float(counts @ m**2 + trust @ (c - prior) ** 2)
+            for m, c in ((miss, found), (new_miss, new))
+        )
+        if after < before:
             found, damping = new, damping / 3
+            parts, total, miss = new_parts, new_total, new_miss
         else:
             damping *= 10
     return found
 
 
-def gram_nnls(features: FloatArray, y: FloatArray) -> FloatArray:
-    """Coefficients of at least 0 and least squared error, by way of the normal equations."""
-    scale = np.linalg.norm(features, axis=0)
+def _gram_nnls(gram: FloatArray, right: FloatArray) -> FloatArray:
+    """Coefficients of at least 0 and least squared error, from the normal equations."""
+    scale = np.sqrt(gram.diagonal())
     scale[scale == 0] = 1.0
-    scaled = features / scale
-    gram = scaled.T @ scaled
+    gram = gram / np.outer(scale, scale)
     # A trace of ridge keeps columns apart that are the same on these rows.
     gram[np.diag_indices_from(gram)] += 1e-9
-    triangle = np.linalg.cholesky(gram, upper=True)
-    found, _ = nnls(triangle, np.linalg.solve(triangle.T, scaled.T @ y))
-    return np.asarray(found / scale)
+    triangle, _ = dpotrf(gram)
+    target, _ = dtrtrs(triangle, right / scale, trans=1)
+    return np.asarray(nnls(triangle, target)[0] / scale)
 
 
 def _huber(miss: FloatArray) -> FloatArray:
@@ -244,11 +237,7 @@ def _huber(miss: FloatArray) -> FloatArray:
     return np.minimum(1.0, bend / np.maximum(miss, 1e-12))
 
 
-def _slopes(
-    relative: FloatArray, found: FloatArray, blocks: IntArray, sharpness: float
-) -> FloatArray:
-    """Return derivatives of `overlap` by its terms, which it is the weighted sum of."""
-    total = np.maximum(overlap(relative, found, blocks, sharpness), 1e-30)
-    shares = _by_block(relative, found, blocks) / total[:, None]
-    slopes = np.maximum(shares, 0.02) ** (sharpness - 1)
-    return np.asarray(slopes[:, blocks])
+def _slopes(parts: FloatArray, total: FloatArray, sharpness: float) -> FloatArray:
+    """Return derivatives of `overlap` by its blocks, which it is the weighted sum of."""
+    shares = parts / np.maximum(total, 1e-30)[:, None]
+    return np.asarray(np.maximum(shares, 0.02) ** (sharpness - 1))
