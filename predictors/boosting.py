@@ -1,16 +1,22 @@
-"""Gradient boosting of symmetric trees: few numbers, quick to evaluate, nothing but numpy."""
+"""Gradient boosting of symmetric trees: few numbers, quick to evaluate, compiled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray
+from lemix_opt.checks import FloatArray, IntArray
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Indices = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 _BINS = 32
 _TREE_ROWS = 1500
 """Rows one tree is fitted to at most."""
+_BLOCK = 512
+"""Rows whose answers the processor's cache holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +34,68 @@ class SymmetricTrees:
     """
 
     edges: FloatArray
-    columns: np.ndarray[tuple[int, int], np.dtype[np.int64]]
-    bins: np.ndarray[tuple[int, int], np.dtype[np.int64]]
+    columns: Indices
+    bins: Indices
     leaves: FloatArray
 
     def predict(self, X: FloatArray) -> FloatArray:
-        """Sum of all trees, shape (R,)."""
-        # Many trees ask the same; an answer is one byte per row.
-        questions = np.unique(np.stack([self.columns.ravel(), self.bins.ravel()]), axis=1)
-        yes = {(f, b): (X[:, f] > self.edges[f, b]).view(np.uint8) for f, b in questions.T.tolist()}
-        found, added = np.zeros(len(X)), np.empty(len(X))
-        leaf = np.empty(len(X), dtype=np.uint8)
-        for columns, bins, leaves in zip(
-            self.columns.tolist(), self.bins.tolist(), self.leaves, strict=True
-        ):
-            leaf.fill(0)
-            for f, b in zip(columns, bins, strict=True):
-                leaf <<= 1
-                leaf |= yes[f, b]
-            found += np.take(leaves, leaf, out=added, mode="clip")
+        """Sum of all trees, shape (R,).
+
+        Beyond the range of what was fitted on it is that of the range's edge, since every border
+        that is asked about had rows on both sides.
+        """
+        from lemix_opt.engine.jit import called
+
+        # Many trees ask the same.
+        asked, place = np.unique(self.columns * _BINS + self.bins, return_inverse=True)
+        columns, bins = np.divmod(asked, _BINS)
+        found = np.zeros(len(X))
+        called(
+            _add_trees,
+            np.ascontiguousarray(X.T),
+            columns,
+            self.edges[columns, bins],
+            place.reshape(self.columns.shape),
+            self.leaves,
+            np.empty((columns.size, _BLOCK), dtype=np.uint8),
+            np.empty(_BLOCK, dtype=np.uint8),
+            found,
+        )
         return found
+
+
+def _add_trees(
+    rows: FloatArray,
+    columns: IntArray,
+    borders: FloatArray,
+    asked: Indices,
+    leaves: FloatArray,
+    answers: Bytes,
+    leaf: Bytes,
+    found: FloatArray,
+) -> None:
+    """Add the leaves of all trees to `found`, a block of rows at a time (compiled).
+
+    Question q is whether ``rows[columns[q]]`` lies above ``borders[q]``; level l of tree t asks
+    number ``asked[t, l]``.
+    """
+    # Loops over one row of an array each, which is what the compiler makes vector code of.
+    for start in range(0, found.size, leaf.size):
+        total = found[start : start + leaf.size]
+        size = total.size
+        for q in range(columns.size):
+            values, border, answer = rows[columns[q], start : start + size], borders[q], answers[q]
+            for i in range(size):
+                answer[i] = values[i] > border
+        for t in range(len(asked)):
+            leaf[:] = 0
+            for level in range(asked.shape[1]):
+                answer = answers[asked[t, level]]
+                for i in range(size):
+                    leaf[i] = (leaf[i] << 1) | answer[i]
+            own = leaves[t]
+            for i in range(size):
+                total[i] += own[leaf[i]]
 
 
 def boost(
@@ -80,37 +128,35 @@ def boost(
     seed : int
         Draws the rows each tree is fitted to, at most half of them.
     """
+    from lemix_opt.engine.jit import called
+
     rng = np.random.default_rng(seed)
     edges = _edges(X)
     # Columns of one value have no border to ask about.
     asked = np.flatnonzero(np.isfinite(edges[:, 0]))
     rows, width = len(X), asked.size
-    binned = np.empty((width, rows), dtype=np.int64)
+    binned = np.empty((width, rows), dtype=np.uint8)
     for at, f in enumerate(asked):
         binned[at] = np.searchsorted(edges[f], X[:, f], side="left")
     part = min(0.5, _TREE_ROWS / max(rows, 1))
-    places = binned + np.arange(width)[:, None] * _BINS
     left = y.copy()
-    found: tuple[list[list[int]], list[list[int]], list[FloatArray]] = ([], [], [])
-    for _ in range(trees if width else 0):
+    columns, bins = (np.zeros((trees, depth), dtype=np.int64) for _ in range(2))
+    leaves = np.zeros((trees, 2**depth))
+    sums = np.empty((2, 2**depth, width, _BINS))
+    leaf = np.empty(rows, dtype=np.uint8)
+    count = 0
+    while count < trees and width:
         bend = np.quantile(np.abs(left), 0.9)
         pull = np.clip(left, -bend, bend)
-        chosen = np.flatnonzero(rng.random(rows) < part) if rows >= 4 * least_rows else None
-        tree = _tree(binned, places, pull, chosen, depth, ridge, least_rows)
-        if tree is None:
+        chosen = np.flatnonzero(rng.random(rows) < part) if rows >= 4 * least_rows else ...
+        tree = columns[count], bins[count], leaves[count]
+        some = np.ascontiguousarray(binned[:, chosen]), pull[chosen]
+        if not called(_grow, *some, float(ridge), least_rows, leaf, sums, *tree):
             break
-        columns, bins, leaf, values = tree
-        left -= rate * values[leaf]
-        found[0].append(asked[columns].tolist())
-        found[1].append(bins)
-        found[2].append(rate * values)
-    size = (len(found[0]), depth)
-    return SymmetricTrees(
-        edges,
-        np.array(found[0], dtype=np.int64).reshape(size),
-        np.array(found[1], dtype=np.int64).reshape(size),
-        np.array(found[2]).reshape(len(found[2]), 2**depth),
-    )
+        leaves[count] *= rate
+        called(_take_off, binned, *tree, left)
+        count += 1
+    return SymmetricTrees(edges, asked[columns[:count]], bins[:count], leaves[:count])
 
 
 def _edges(X: FloatArray) -> FloatArray:
@@ -125,41 +171,69 @@ def _edges(X: FloatArray) -> FloatArray:
     return edges
 
 
-def _tree(
-    binned: np.ndarray[tuple[int, int], np.dtype[np.int64]],
-    places: np.ndarray[tuple[int, int], np.dtype[np.int64]],
+def _grow(
+    binned: Bytes,
     pull: FloatArray,
-    chosen: np.ndarray[tuple[int], np.dtype[np.int64]] | None,
-    depth: int,
     ridge: float,
     least_rows: int,
-) -> tuple[list[int], list[int], np.ndarray[tuple[int], np.dtype[np.int64]], FloatArray] | None:
-    """Grow one tree level by level; None when no question leaves enough rows on both sides."""
-    width = len(binned)
-    inside, part = (places, pull) if chosen is None else (places[:, chosen], pull[chosen])
-    leaf = np.zeros(part.size, dtype=np.int64)
-    whole = np.zeros(pull.size, dtype=np.int64)
-    repeated = np.broadcast_to(part, inside.shape).ravel()
-    columns: list[int] = []
-    bins: list[int] = []
-    for level in range(depth):
-        cells = 2**level
-        at = (inside + leaf * (width * _BINS)).ravel()
-        shape = (cells, width, _BINS)
-        sums = np.bincount(at, repeated, cells * width * _BINS).reshape(shape).cumsum(axis=2)
-        counts = np.bincount(at, minlength=cells * width * _BINS).reshape(shape).cumsum(axis=2)
-        more, rest = sums[..., -1:] - sums, counts[..., -1:] - counts
-        gain = (sums**2 / (counts + ridge) + more**2 / (rest + ridge)).sum(axis=0)
-        allowed = (counts.sum(axis=0) >= least_rows) & (rest.sum(axis=0) >= least_rows)
-        if not allowed.any():
-            return None
-        best = int(np.argmax(np.where(allowed, gain, -np.inf)))
-        column, cut = divmod(best, _BINS)
-        columns.append(column)
-        bins.append(cut)
-        own = inside[column] - column * _BINS
-        leaf = leaf * 2 + (own > cut)
-        whole = whole * 2 + (binned[column] > cut)
-    total = np.bincount(leaf, part, 2**depth)
-    number = np.bincount(leaf, minlength=2**depth)
-    return columns, bins, whole, total / (number + ridge)
+    leaf: Bytes,
+    sums: FloatArray,
+    columns: IntArray,
+    bins: IntArray,
+    leaves: FloatArray,
+) -> bool:
+    """Grow one tree level by level, into `columns`, `bins` and `leaves` (compiled).
+
+    False when no question leaves enough rows on both sides. `leaf` and `sums` are room to work in.
+    """
+    width, rows = binned.shape
+    leaf[:rows] = 0
+    for level in range(columns.size):
+        cells = 1 << level
+        sums[:, :cells] = 0.0
+        for column in range(width):
+            for i in range(rows):
+                sums[0, leaf[i], column, binned[column, i]] += pull[i]
+                sums[1, leaf[i], column, binned[column, i]] += 1.0
+        best, found = -np.inf, False
+        for column in range(width):
+            for cell in range(cells):
+                for cut in range(1, _BINS):
+                    sums[0, cell, column, cut] += sums[0, cell, column, cut - 1]
+                    sums[1, cell, column, cut] += sums[1, cell, column, cut - 1]
+            for cut in range(_BINS - 1):
+                gain, below, above = 0.0, 0.0, 0.0
+                for cell in range(cells):
+                    low, count = sums[0, cell, column, cut], sums[1, cell, column, cut]
+                    high = sums[0, cell, column, _BINS - 1] - low
+                    rest = sums[1, cell, column, _BINS - 1] - count
+                    gain += low * low / (count + ridge) + high * high / (rest + ridge)
+                    below += count
+                    above += rest
+                if below >= least_rows and above >= least_rows and gain > best:
+                    best, found = gain, True
+                    columns[level], bins[level] = column, cut
+        if not found:
+            return False
+        for i in range(rows):
+            leaf[i] = (leaf[i] << 1) | (binned[columns[level], i] > bins[level])
+    counts = sums[1, :, 0, 0]
+    counts[:] = 0.0
+    leaves[:] = 0.0
+    for i in range(rows):
+        leaves[leaf[i]] += pull[i]
+        counts[leaf[i]] += 1.0
+    for cell in range(leaves.size):
+        leaves[cell] /= counts[cell] + ridge
+    return True
+
+
+def _take_off(
+    binned: Bytes, columns: IntArray, bins: IntArray, leaves: FloatArray, left: FloatArray
+) -> None:
+    """Take a tree's leaves off what is left to fit (compiled)."""
+    for i in range(left.size):
+        leaf = 0
+        for level in range(columns.size):
+            leaf = (leaf << 1) | (binned[columns[level], i] > bins[level])
+        left[i] -= leaves[leaf]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dpotrf, dtrtrs
 from scipy.optimize import nnls
 
 from lemix_opt.checks import FloatArray, IntArray
 
-_ROUNDS = 3
 _STEPS = (12, 8, 4)
 """Steps of the fit by level: the widest group starts farthest from where it ends."""
 _BEND = 0.05
@@ -18,6 +18,7 @@ _NOISE = 0.05
 """Relative error of a row that a coefficient's distance from its prior is weighed against."""
 _NEW = 0.1
 """Part of a term's first width that a group may add to what the group above has."""
+_ODD, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +48,34 @@ class TermTree:
 
     def predict(self, terms: FloatArray, levels: tuple[FloatArray, ...]) -> FloatArray:
         """Seconds by the deepest known group of every row, shape (R,); NaN where none is."""
-        found = np.full(len(terms), np.nan)
-        left = np.arange(len(terms))
-        for keys, table, rows in reversed(
-            list(zip(self.keys, self.coefficients, levels, strict=True))
-        ):
-            node = find_rows(keys, rows[left])
-            for at in np.unique(node[node >= 0]):
-                own = left[node == at]
-                found[own] = overlap(terms[own], table[at], self.blocks, self.sharpness)
-            left = left[node < 0]
+        return self.seconds(terms, self.find(levels))
+
+    def find(self, levels: tuple[FloatArray, ...]) -> IntArray:
+        """Return the deepest known group of every row, shape (R,); −1 where none is.
+
+        Groups are numbered level by level from the deepest, so that the G groups of the deepest
+        level are 0 to G - 1.
+        """
+        found = np.full(len(levels[0]), -1)
+        left, first = np.arange(len(found)), 0
+        for keys, rows in zip(reversed(self.keys), reversed(levels), strict=True):
+            node = find_rows(keys, rows if left.size == len(rows) else rows[left])
+            known = node >= 0
+            found[left[known]] = first + node[known]
+            left, first = left[~known], first + len(keys)
             if not left.size:
                 break
         return found
+
+    def seconds(self, terms: FloatArray, group: IntArray) -> FloatArray:
+        """Seconds by the groups that `find` returned, shape (R,); NaN where there is none."""
+        none = np.full((1, terms.shape[1]), np.nan)
+        table = np.concatenate([*reversed(self.coefficients), none])
+        parts = np.zeros((int(self.blocks.max()) + 1, len(terms)))
+        place = np.where(group < 0, len(table) - 1, group)
+        for term, coefficient, block in zip(terms.T, table.T, self.blocks, strict=True):
+            parts[block] += term * np.take(coefficient, place)
+        return _together(parts.T, self.sharpness)
 
 
 def overlap(
@@ -69,9 +85,13 @@ def overlap(
 
     (Σ block^p)^(1/p): their sum at sharpness p = 1, the longest one alone for p to infinity.
     """
+    return _together(_by_block(terms, coefficients, blocks), sharpness)
+
+
+def _together(parts: FloatArray, sharpness: float) -> FloatArray:
+    """Seconds of blocks that overlap, shape (R,)."""
     if sharpness == 1:
-        return np.asarray(terms @ coefficients)
-    parts = _by_block(terms, coefficients, blocks)
+        return np.asarray(parts.sum(axis=1))
     if sharpness == 2:
         return np.asarray(np.sqrt(np.einsum("rb,rb->r", parts, parts)))
     longest = np.maximum(parts.max(axis=1, keepdims=True), 1e-30)
@@ -89,17 +109,26 @@ def _by_block(terms: FloatArray, coefficients: FloatArray, blocks: IntArray) -> 
 def find_rows(keys: FloatArray, rows: FloatArray) -> IntArray:
     """Return which row of `keys` each row equals, −1 for none, shape (R,)."""
     distinct, place = distinct_rows(rows)
-    known = {key.tobytes(): at for at, key in enumerate(np.ascontiguousarray(keys))}
-    found = [known.get(row.tobytes(), -1) for row in np.ascontiguousarray(distinct)]
+    known = {tuple(key): at for at, key in enumerate(keys.tolist())}
+    found = [known.get(tuple(row), -1) for row in distinct.tolist()]
     return np.array(found, dtype=np.int64)[place]
 
 
 def distinct_rows(rows: FloatArray) -> tuple[FloatArray, IntArray]:
     """Return distinct rows, and which of them every row is, shape (R,)."""
-    # A weighted sum tells rows apart much faster than comparing them column by column.
-    weights = np.random.default_rng(0).uniform(1, 2, rows.shape[1])
-    _, first, place = np.unique(rows @ weights, return_index=True, return_inverse=True)
+    _, first, place = np.unique(_hashes(rows), return_index=True, return_inverse=True)
     return rows[first], np.asarray(place).reshape(-1)
+
+
+def _hashes(rows: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """Hash every row by its bits, shape (R,): much faster to sort than rows are."""
+    found = np.zeros(len(rows), dtype=np.uint64)
+    for column in rows.T:
+        # Adding 0 makes one zero of two.
+        found ^= (column + 0.0).view(np.uint64)
+        found *= _ODD
+        found ^= found >> _HALF
+    return found
 
 
 def fit_tree(
@@ -160,52 +189,47 @@ def _robust(
 ) -> FloatArray:
     """Coefficients of at least 0 by Huber's loss of relative errors, leaning on a prior."""
     relative = terms / y[:, None]
-    scale = np.sqrt(np.mean(relative**2, axis=0))
-    robust = np.ones(len(y))
+    scale = np.mean(relative**2, axis=0)
+    trust = (_NOISE / width) ** 2
 
-    def solve(slope: FloatArray, anchors: list[tuple[FloatArray, FloatArray]]) -> FloatArray:
-        root = np.sqrt(weights * robust)
-        rows = [relative * slope * root[:, None]]
-        target = [root]
-        for strength, middle in anchors:
-            rows.append(np.diag(strength))
-            target.append(strength * middle)
-        return gram_nnls(np.concatenate(rows), np.concatenate(target))
+    def seen(found: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        parts = _by_block(relative, found, blocks)
+        total = _together(parts, sharpness)
+        return parts, total, np.abs(total - 1)
 
-    def miss(found: FloatArray) -> FloatArray:
-        return np.abs(overlap(relative, found, blocks, sharpness) - 1)
-
-    lean = (_NOISE / width, prior)
-
-    def loss(found: FloatArray) -> float:
-        far = float(np.sum((lean[0] * (found - prior)) ** 2))
-        return float(np.sum(weights * robust * miss(found) ** 2)) + far
-
-    found = prior
-    damping = 0.1 * len(y)
+    found, damping = prior, 0.1 * len(y)
+    parts, total, miss = seen(found)
     for _ in range(steps):
-        robust = _huber(miss(found))
-        before = loss(found)
-        slope = _slopes(relative, found, blocks, sharpness)
-        new = solve(slope, [lean, (np.sqrt(damping) * scale, found)])
-        if loss(new) < before:
+        counts = weights * _huber(miss)
+        slope = relative * _slopes(parts, total, sharpness)[:, blocks]
+        weighted = slope * counts[:, None]
+        hold = damping * scale
+        gram = weighted.T @ slope
+        gram[np.diag_indices_from(gram)] += trust + hold
+        new = _gram_nnls(gram, weighted.sum(axis=0) + trust * prior + hold * found)
+        new_parts, new_total, new_miss = seen(new)
+        before, after = (
+            float(counts @ m**2 + trust @ (c - prior) ** 2)
+            for m, c in ((miss, found), (new_miss, new))
+        )
+        if after < before:
             found, damping = new, damping / 3
+            parts, total, miss = new_parts, new_total, new_miss
         else:
             damping *= 10
     return found
 
 
-def gram_nnls(features: FloatArray, y: FloatArray) -> FloatArray:
-    """Coefficients of at least 0 and least squared error, by way of the normal equations."""
-    scale = np.linalg.norm(features, axis=0)
+def _gram_nnls(gram: FloatArray, right: FloatArray) -> FloatArray:
+    """Coefficients of at least 0 and least squared error, from the normal equations."""
+    scale = np.sqrt(gram.diagonal())
     scale[scale == 0] = 1.0
-    scaled = features / scale
-    gram = scaled.T @ scaled
+    gram = gram / np.outer(scale, scale)
     # A trace of ridge keeps columns apart that are the same on these rows.
     gram[np.diag_indices_from(gram)] += 1e-9
-    triangle = np.linalg.cholesky(gram, upper=True)
-    found, _ = nnls(triangle, np.linalg.solve(triangle.T, scaled.T @ y))
-    return np.asarray(found / scale)
+    triangle, _ = dpotrf(gram)
+    target, _ = dtrtrs(triangle, right / scale, trans=1)
+    return np.asarray(nnls(triangle, target)[0] / scale)
 
 
 def _huber(miss: FloatArray) -> FloatArray:
@@ -213,11 +237,7 @@ def _huber(miss: FloatArray) -> FloatArray:
     return np.minimum(1.0, bend / np.maximum(miss, 1e-12))
 
 
-def _slopes(
-    relative: FloatArray, found: FloatArray, blocks: IntArray, sharpness: float
-) -> FloatArray:
-    """Return derivatives of `overlap` by its terms, which it is the weighted sum of."""
-    total = np.maximum(overlap(relative, found, blocks, sharpness), 1e-30)
-    shares = _by_block(relative, found, blocks) / total[:, None]
-    slopes = np.maximum(shares, 0.02) ** (sharpness - 1)
-    return np.asarray(slopes[:, blocks])
+def _slopes(parts: FloatArray, total: FloatArray, sharpness: float) -> FloatArray:
+    """Return derivatives of `overlap` by its blocks, which it is the weighted sum of."""
+    shares = parts / np.maximum(total, 1e-30)[:, None]
+    return np.asarray(np.maximum(shares, 0.02) ** (sharpness - 1))

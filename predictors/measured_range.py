@@ -28,12 +28,14 @@ SIZES = (
 
 def columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
     """Return some columns of operations, shape (R, len(names))."""
-    return np.ascontiguousarray(X[:, [COLUMNS.index(name) for name in names]])
+    return np.asarray(X.T[[COLUMNS.index(name) for name in names]].T)
 
 
 def log_sizes(X: FloatArray) -> FloatArray:
     """Return log2(1 + size) of tokens and `SIZES`, shape (R, 1 + len(SIZES))."""
-    return np.asarray(np.log2(1 + np.column_stack([tokens(X), columns(X, SIZES)])))
+    sizes = np.concatenate([tokens(X)[None], columns(X, SIZES).T])
+    sizes += 1
+    return np.asarray(np.log2(sizes, out=sizes).T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +71,13 @@ class MeasuredRange:
 
     def doublings(self, sizes: FloatArray, group: IntArray) -> FloatArray:
         """Doublings outside the own group's bounds, or those of all for −1, shape (R,)."""
-        below, above = self.low[group] - sizes, sizes - self.high[group]
-        return np.asarray(np.sum(np.maximum(below, 0) + np.maximum(above, 0), axis=1))
+        found = np.zeros(len(sizes))
+        for size, least, most in zip(sizes.T, self.low.T, self.high.T, strict=True):
+            # Few columns hold anything outside.
+            if np.any(size < least.max()) or np.any(size > most.min()):
+                found += np.maximum(np.take(least, group, mode="wrap") - size, 0)
+                found += np.maximum(size - np.take(most, group, mode="wrap"), 0)
+        return found
 
     def nearest(self, X: FloatArray, group: IntArray) -> FloatArray:
         """Return the operations moved into the bounds of their groups, shape (R, len(COLUMNS)).

@@ -41,7 +41,9 @@ _CHOICE_ROWS = 2000
 """Rows that hyperparameters are chosen on at most."""
 _LEAST_POINTS = 20
 """Distinct points from which residuals are worth learning from."""
-_CHUNK = 32768
+_CHUNK = 8000
+_BLOCK = 500
+"""Rows that the processor's cache holds twice."""
 _FOLDS = ((2000, 10), (5000, 5), (np.inf, 3))
 """Folds by the rows they are enough for: with more rows, fewer say as much."""
 
@@ -280,8 +282,8 @@ class OperationTimeModel(CalibratedRegressor):
         work = np.log2(batch * column(X, "hidden"))
         waves = batch / 128 / (column(X, "sms") * column(X, "sm_share"))
         shapes = np.log2(1 + columns(X, _ASKED))
-        parts = [sizes, shapes, np.log2(base), work, waves, *padding]
-        return np.asfortranarray(np.column_stack(parts))
+        rest = np.array([np.log2(base), work, waves, *padding])
+        return np.asarray(np.concatenate([sizes.T, shapes.T, rest]).T)
 
     def _asked_within(
         self, X: FloatArray, group: IntArray, measured: MeasuredRange, physics: TermTree
@@ -295,7 +297,7 @@ class OperationTimeModel(CalibratedRegressor):
         found = np.empty(len(X))
         # In parts that stay in the processor's cache, column by column.
         for start in range(0, len(X), _CHUNK):
-            part = np.asfortranarray(X[start : start + _CHUNK])
+            part = _by_columns(X[start : start + _CHUNK])
             check_operations(part, first=start)
             found[start : start + _CHUNK] = self._predict_part(part)
         return found
@@ -303,18 +305,20 @@ class OperationTimeModel(CalibratedRegressor):
     def _predict_part(self, X: FloatArray) -> FloatArray:
         work, sizes = terms(X), log_sizes(X)
         levels = tuple(columns(X, names) for names in _LEVELS)
-        base = self.physics_.predict(work, levels)
-        new = np.isnan(base)
+        node = self.physics_.find(levels)
+        base = self.physics_.seconds(work, node)
+        new = node < 0
         base[new] = overlap(work[new], TYPICAL.mean, BLOCKS, self.sharpness)
         if self.inside_ == self.outside_ == 0:
             return base
-        group = self.range_.group(levels[-1])
+        # The tree numbers its deepest groups first, which are those of the range.
+        group = np.where(node < len(self.range_.keys), node, -1)
         far = self.range_.doublings(sizes, group)
         asked = self._asked(X, sizes, base)
         beyond = (group >= 0) & (far > 0)
         if beyond.any():
             asked[beyond] = self._asked_within(X[beyond], group[beyond], self.range_, self.physics_)
-        part = self.outside_ + (self.inside_ - self.outside_) * 2.0**-far
+        part = self.outside_ + (self.inside_ - self.outside_) * np.exp2(-far)
         # No fold has shown that the correction helps where the model or the GPU is new.
         part[group < 0] = 0.0
         return np.asarray(base * np.exp(part * self.trees_.predict(asked)))
@@ -364,3 +368,11 @@ def _best_part(missed: FloatArray, corrections: FloatArray) -> float:
     """Part of the corrections that leaves the least mean absolute residual."""
     left = [float(np.mean(np.abs(missed - part * corrections))) for part in _PARTS]
     return _PARTS[int(np.argmin(left))]
+
+
+def _by_columns(X: FloatArray) -> FloatArray:
+    """Return the same rows with every column in one piece."""
+    found = np.empty(X.shape, order="F")
+    for start in range(0, len(X), _BLOCK):
+        found[start : start + _BLOCK] = X[start : start + _BLOCK]
+    return found

@@ -298,7 +298,8 @@ def terms(X: FloatArray) -> FloatArray:
     heads = np.where(training, batch, c["rows"]) * passes * c["micro_batches"]
     linear = 2 * c["layer_parameters"] * work / compute_rate / share
     many = c["tensor"] > 1
-    return np.column_stack(
+    # Whole columns lie together.
+    return np.array(
         [
             np.full(len(X), 1e-3),
             work * 1e-3 + update * c["layers"] * 1e-3,
@@ -324,7 +325,7 @@ def terms(X: FloatArray) -> FloatArray:
             / np.where(c["sharded"] > 0, replicas, 1)
             * update,
         ]
-    )
+    ).T
 
 
 def wave_padding(X: FloatArray, width: float) -> FloatArray:
