@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from predictors.folds import random_folds
 from predictors.intervals import points
 from predictors.registry import PREDICTORS
@@ -37,7 +37,7 @@ class Timed:
     seconds: FloatArray
     operation: IntArray
 
-    def where(self, rows: FloatArray | IntArray) -> Timed:
+    def where(self, rows: IntArray) -> Timed:
         """Return some rows."""
         return Timed(self.shapes[rows], self.seconds[rows], self.operation[rows])
 
@@ -181,7 +181,7 @@ def _held_out(model: str, timed: Timed, *, shared: bool) -> FloatArray:
     return found
 
 
-def _folds(timed: Timed) -> Iterator[FloatArray]:
+def _folds(timed: Timed) -> Iterator[BoolArray]:
     for held in random_folds(points(timed.shapes), seed=0):
         if not held.all():
             yield held

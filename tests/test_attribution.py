@@ -83,3 +83,25 @@ def test_the_time_model_explains_predicted_costs() -> None:
 def test_a_trace_without_a_complete_schedule_is_refused() -> None:
     with pytest.raises(FieldError, match="no schedule"):
         attribute(replace(recorded(1), schedule=None))
+
+
+def test_speed_is_told_apart_from_the_rest_of_the_time_model() -> None:
+    trace = recorded(3)
+    costs = trace.actual
+    slow = replace(costs, forward_s=1.5 * costs.forward_s, backward_s=1.5 * costs.backward_s)
+    slow = replace(slow, update_s=1.5 * costs.update_s, all_reduce_s=1.5 * costs.all_reduce_s)
+    found = attribute(replace(trace, instance=trace.instance.with_costs(slow)))
+    assert max(map(abs, changes(found, "time model"))) < 1e-9
+    assert found.steps[-1].change["total_s"] > 0
+
+
+def test_runs_on_drawn_costs_say_where_the_recorded_value_lies() -> None:
+    trace = recorded(3)
+    slow = replace(trace.actual, forward_s=3 * trace.actual.forward_s)
+    near = {e.metric: e for e in attribute(trace, drawn=[trace.actual, slow] * 5).expected}
+    far = {e.metric: e for e in attribute(trace, drawn=[slow] * 3).expected}
+    assert near["total_s"].holds_recorded
+    assert near["total_s"].draws == 10
+    assert not far["total_s"].holds_recorded
+    assert far["total_s"].low_s == far["total_s"].high_s == pytest.approx(far["total_s"].mean_s)
+    assert attribute(trace).expected == ()
