@@ -12,6 +12,7 @@ from instances import load
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, unknown
 from lemix_opt.table import Table
+from predictors.kernels import composed
 from predictors.measured import MeasuredTimes
 from predictors.model_shapes import ModelShape, model_shape, plain_shape
 from predictors.operations import COLUMNS, operation_rows
@@ -256,6 +257,36 @@ def _one_layer(shape: ModelShape) -> ModelShape:
     return replace(shape, parameters=body / shape.layers, layers=1, vocabulary=0)
 
 
+_VLLM = "vllm_rtx4090_llama3_8b"
+
+
+def _vllm(kind: str) -> OperationProfile:
+    """Iterations of one chunk of a prompt behind its cached tokens, or of decodes alone."""
+    attention, dense, per_sequence = (
+        load(f"{_VLLM}_{part}") for part in ("attention", "dense", "per_sequence")
+    )
+    shape = model_shape("llama3-8b")
+    if kind == "prefill":
+        alone = attention.where((attention["n_decode"] == 0) & (attention["prefill_chunk"] > 0))
+        columns = {
+            "rows": np.ones(len(alone["prefill_chunk"])),
+            "length": alone["prefill_chunk"],
+            "context": alone["kv_prefill"],
+        }
+    else:
+        alone = attention.where(attention["prefill_chunk"] == 0)
+        columns = {"rows": alone["n_decode"], "length": alone["kv_decode"]}
+    X = operation_rows(kind, shape, "rtx-4090", **columns)
+    seconds = composed(alone, dense, per_sequence, shape)
+    name = f"vllm-{'chunk' if kind == 'prefill' else 'decode'}"
+    found = _gather(name, attention, [(X, seconds, "llama3-8b", "rtx-4090")])
+    return replace(
+        found,
+        source=f"composed of measured kernels, without the time between them: {found.source}, "
+        f"{dense.name} ({dense.sha256}), {per_sequence.name} ({per_sequence.sha256})",
+    )
+
+
 PROFILES: dict[str, Callable[[], OperationProfile]] = {
     "muxserve-prefill": lambda: _muxserve("prefill"),
     "muxserve-decode": lambda: _muxserve("decode"),
@@ -263,6 +294,8 @@ PROFILES: dict[str, Callable[[], OperationProfile]] = {
     "mpt-step": _mpt,
     "vtrain-iteration": _vtrain,
     "sailor-layer": _sailor,
+    "vllm-chunk": lambda: _vllm("prefill"),
+    "vllm-decode": lambda: _vllm("decode"),
 }
 """What was timed, by name."""
 
