@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -212,8 +213,8 @@ _SAILOR_GPUS = {
     "RTX-2080": "rtx-2080-ti",
     "RTX-3090": "rtx-3090",
 }
-"""The table's RTX-2080 must be a Ti: its matrix products (Aceso's operators, same repository) run at
-57 Tflop/s in fp16 and 13 in fp32, where an RTX 2080 peaks at 42 and 10.6 and a Ti at 57 and 14.2."""
+"""The table's RTX-2080 must be a Ti: matrix products (Aceso's operators, same repository) run at 57
+Tflop/s in fp16 and 13 in fp32, where an RTX 2080 peaks at 42 and 10.6 and a Ti at 57 and 14.2."""
 _SAILOR_MODELS = {
     "OPT-350": ("opt-350m", 2048),
     "OPT-30": ("opt-30b", 2048),
@@ -264,7 +265,7 @@ _ACESO_LENGTH = 2048
 
 
 def _aceso() -> OperationProfile:
-    """Forwards of a transformer layer on one GPU: the sum of its operators, each timed alone.
+    """Read forwards of a layer on one GPU, each the sum of its operators timed alone.
 
     Backwards are left out: matrix products take no longer backward than forward there, where the
     gradients of input and weights need two products, so one of them is most likely missing.
@@ -294,14 +295,14 @@ _VLLM = "vllm_rtx4090_llama3_8b"
 
 
 def _vllm(kind: str) -> OperationProfile:
-    """Iterations of one chunk of a prompt behind its cached tokens, or of decodes alone."""
+    """Compose iterations of one chunk of a prompt behind cached tokens, or of decodes alone."""
     attention, dense, per_sequence = (
         load(f"{_VLLM}_{part}") for part in ("attention", "dense", "per_sequence")
     )
     shape = model_shape("llama3-8b")
     if kind == "prefill":
         alone = attention.where((attention["n_decode"] == 0) & (attention["prefill_chunk"] > 0))
-        columns = {
+        columns: dict[str, Any] = {
             "rows": np.ones(len(alone["prefill_chunk"])),
             "length": alone["prefill_chunk"],
             "context": alone["kv_prefill"],

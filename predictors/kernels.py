@@ -121,9 +121,7 @@ def summed(
     return amounts, total
 
 
-def composed(
-    attention: Table, dense: Table, per_sequence: Table, shape: ModelShape
-) -> FloatArray:
+def composed(attention: Table, dense: Table, per_sequence: Table, shape: ModelShape) -> FloatArray:
     """Seconds of whole iterations at the measured points of attention, shape (R,).
 
     Every kernel counts as often as it runs. Attention is as measured; the others are linear between
