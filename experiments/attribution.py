@@ -11,8 +11,13 @@ costs                   when operations end: their recorded costs from their rec
 waiting                 when they start: as early as the recorded order and costs allow
 queueing rule           their order on a GPU, by the rule of the instance; releases as recorded
 workload                when training is released: by the closed loop, not as recorded
-time model              what operations take: predicted costs
+time model              what operations take: predicted costs, scaled to the sum of recorded ones
+speed                   how fast the machine was throughout: predicted costs as they are
 ======================  ==========================================================================
+
+Decisions of a closed loop amplify small differences of times, so that an error of a replay means
+little without knowing how far two runs of the same decisions lie apart. `Expected` says it: the
+metrics of runs whose costs are drawn as the model's own data scatter.
 """
 
 from __future__ import annotations
@@ -22,13 +27,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lemix_opt.costs import Costs
 from lemix_opt.engine import simulate
 from lemix_opt.errors import FieldError
 from lemix_opt.evaluation import response_s
 from lemix_opt.instance import Instance
 from lemix_opt.policy import FixedAssignment, Policy
 from lemix_opt.replaying import replay
-from lemix_opt.schedule import Schedule
+from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE, Schedule
 from lemix_opt.token_metrics import percentile
 from lemix_opt.trace import Trace
 
@@ -76,6 +82,30 @@ class Counterfactual:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """One metric over runs of the recorded decisions on drawn costs.
+
+    Parameters
+    ----------
+    metric : str
+        Out of `METRICS`.
+    mean_s, low_s, high_s : float
+        Mean, 5th and 95th percentile in seconds.
+    draws : int
+        How many runs.
+    holds_recorded : bool
+        Whether the recorded value lies between low and high.
+    """
+
+    metric: str
+    mean_s: float
+    low_s: float
+    high_s: float
+    draws: int
+    holds_recorded: bool
+
+
+@dataclass(frozen=True)
 class Attribution:
     """Error of a replay, and gaps of policies.
 
@@ -85,12 +115,15 @@ class Attribution:
         From the recording to the model.
     policies : tuple of Counterfactual
         On recorded arrivals and costs.
+    expected : tuple of Expected
+        By metric; none without drawn costs.
     truth, provenance : str
         As in the trace.
     """
 
     steps: tuple[Step, ...]
     policies: tuple[Counterfactual, ...]
+    expected: tuple[Expected, ...]
     truth: str
     provenance: str
 
@@ -101,7 +134,10 @@ class Attribution:
 
 
 def attribute(
-    trace: Trace, policies: Sequence[tuple[str, Policy]] = (), seed: int = 0
+    trace: Trace,
+    policies: Sequence[tuple[str, Policy]] = (),
+    seed: int = 0,
+    drawn: Iterable[Costs] = (),
 ) -> Attribution:
     """Split the distance between a recording and its replay on predicted costs.
 
@@ -114,6 +150,8 @@ def attribute(
         For counterfactual runs on the recorded arrivals and costs.
     seed : int, default 0
         Seed of the policies.
+    drawn : iterable of Costs
+        Predicted costs as they may come out, see `predictors.TraceCostModel.draws`.
 
     Raises
     ------
@@ -132,7 +170,12 @@ def attribute(
         ("waiting", replay(trace, done, "order").schedule),
         ("queueing rule", simulate(frozen, recorded, actual=trace.actual, seed=seed)),
         ("workload", closed),
-        ("time model", simulate(instance, recorded, seed=seed)),
+        ("time model", simulate(_as_fast(trace, done), recorded, seed=seed)),
+        ("speed", simulate(instance, recorded, seed=seed)),
+    ]
+    others = [
+        measures(instance, simulate(instance.with_costs(costs), recorded, seed=seed))
+        for costs in drawn
     ]
     return Attribution(
         tuple(_steps(instance, runs)),
@@ -144,6 +187,7 @@ def attribute(
             )
             for name, policy in policies
         ),
+        tuple(_expected(name, others, measures(instance, done)) for name in METRICS if others),
         trace.truth,
         trace.provenance,
     )
@@ -179,6 +223,35 @@ def _released_as_recorded(instance: Instance, done: Schedule) -> Instance:
     work = instance.workload
     release_s = np.where(work.is_training, done.release_s, work.release_s)
     return replace(instance, workload=replace(work, release_s=release_s), release_mode="open")
+
+
+def _as_fast(trace: Trace, done: Schedule) -> Instance:
+    """Return the instance on predicted seconds whose sum is that of the recorded ones."""
+    instance, actual, o = trace.instance, trace.actual, done.operations
+    if actual.iteration is not None:
+        # Who shares an iteration depends on its time, so that no sum is recorded to compare with.
+        return instance
+    costs = instance.costs
+    k = instance.cluster.node_class[o.node]
+
+    def work(of: Costs) -> float:
+        by_phase = {FORWARD: of.forward_s, BACKWARD: of.backward_s}
+        rows = ((phase, o.phase == phase) for phase in by_phase)
+        run = sum(by_phase[p][k[m], o.task[m], o.stage[m]].sum() for p, m in rows)
+        return float(run + of.closing_s[k, o.stage][o.phase == UPDATE].sum())
+
+    speed = work(actual) / work(costs)
+    seconds = ("forward_s", "backward_s", "update_s", "all_reduce_s")
+    scaled = {name: getattr(costs, name) * speed for name in seconds}
+    return instance.with_costs(replace(costs, **scaled))
+
+
+def _expected(name: str, others: list[dict[str, float]], recorded: dict[str, float]) -> Expected:
+    values = np.array([value[name] for value in others])
+    low, high = np.quantile(values, [0.05, 0.95]).tolist()
+    return Expected(
+        name, float(values.mean()), low, high, len(values), bool(low <= recorded[name] <= high)
+    )
 
 
 def _difference(value: dict[str, float], before: dict[str, float]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from experiments.cli_options import Json, Seed
 from lemix_opt.errors import FieldError
 from lemix_opt.policy import Policy
 from lemix_opt.trace import Trace
+
+if TYPE_CHECKING:
+    from predictors import TraceCostModel
 
 TracePath = Annotated[Path, typer.Argument(help="Trace file.")]
 FittedOn = Annotated[
@@ -34,14 +37,19 @@ def explain(
     fitted_on: FittedOn = None,
     model: Model = "analytic",
     policy: Policies = [],  # noqa: B006
+    draws: Annotated[
+        int, typer.Option(min=0, help="Runs on drawn times that say what an error means.")
+    ] = 200,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Split the error of a replay by its causes, and say what policies would have made of it."""
     from experiments.attribution import METRICS, attribute
 
-    run, predicted = _with_predictions(trace, fitted_on, model)
-    found = attribute(run, _created(policy), seed)
+    run, learned = _with_predictions(trace, fitted_on, model)
+    predicted = _said(learned)
+    drawn = learned.draws(run.instance, draws, seed) if learned and draws else ()
+    found = attribute(run, _created(policy), seed, drawn)
     if as_json:
         typer.echo(json.dumps({"predicted_by": predicted, **asdict(found)}, indent=2))
         return
@@ -56,6 +64,17 @@ def explain(
         typer.echo(f"{step.name:22s}{cells}")
     for name in METRICS:
         typer.echo(f"error of {name}: {100 * found.error(name):+.2f} %")
+    if found.expected:
+        typer.echo(
+            f"\nthe same decisions on times drawn as they scatter in the trace fitted on "
+            f"({found.expected[0].draws} runs, synthetic)"
+        )
+    for metric in found.expected:
+        held = "holds" if metric.holds_recorded else "does not hold"
+        typer.echo(
+            f"{metric.metric:22s}mean {metric.mean_s:.4f} s, 90 % of runs {metric.low_s:.4f} to "
+            f"{metric.high_s:.4f} s: {held} the recorded one"
+        )
     if found.policies:
         typer.echo(f"\n{'policy, recorded costs':22s}{head}   (against the recorded placement)")
     for other in found.policies:
@@ -93,7 +112,8 @@ def regret(
         training_response=training_response,
         late_penalty_s=late_penalty,
     )
-    run, predicted = _with_predictions(trace, fitted_on, model)
+    run, learned = _with_predictions(trace, fitted_on, model)
+    predicted = _said(learned)
     parts = cut(run, window)
     optima = [
         clairvoyant(
@@ -142,14 +162,16 @@ def _created(names: list[str]) -> list[tuple[str, Policy]]:
     return [(name, POLICIES.create(name)) for name in names]
 
 
-def _with_predictions(path: Path, fitted_on: Path | None, model: str) -> tuple[Trace, str]:
-    """Return the trace with predicted costs, and who predicts them."""
+def _with_predictions(
+    path: Path, fitted_on: Path | None, model: str
+) -> tuple[Trace, TraceCostModel | None]:
+    """Return the trace with predicted costs, and who predicts them where others than itself."""
     from instances.trace_files import read_trace
     from predictors import TraceCostModel
 
     run = read_trace(path)
     if fitted_on is None:
-        return run, "those of the trace"
+        return run, None
     if fitted_on.resolve() == path.resolve():
         raise FieldError(
             str(fitted_on),
@@ -157,4 +179,8 @@ def _with_predictions(path: Path, fitted_on: Path | None, model: str) -> tuple[T
             expected="another recording: a model that has seen the answers predicts nothing",
         )
     learned = TraceCostModel(read_trace(fitted_on), model)
-    return replace(run, instance=run.instance.with_costs(learned.costs(run.instance))), str(learned)
+    return replace(run, instance=run.instance.with_costs(learned.costs(run.instance))), learned
+
+
+def _said(learned: TraceCostModel | None) -> str:
+    return "those of the trace" if learned is None else str(learned)

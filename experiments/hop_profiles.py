@@ -10,7 +10,11 @@ from instances import load
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import unknown
 from lemix_opt.table import Table
+from predictors.errors_by_split import SplitError, held_out_errors, random_fifths
+from predictors.hops import HopModel
 
+PIECES = {"within": 1, "across": 2}
+"""Pieces of the hop model by link: a network changes protocol with the size of a message."""
 DEVICES_PER_NODE = {"within": 2, "across": 1}
 """GPUs of one machine that took part, by link: a pair within a machine or one on each of two."""
 
@@ -63,3 +67,22 @@ def pick_link(table: Table, link: str) -> HopProfile:
         f"{table.name}: {table.source}",
         table.sha256,
     )
+
+
+def hop_errors(profile: HopProfile, coverage: float = 0.9) -> list[SplitError]:
+    """Errors and coverage of a hop model: a random fifth, the largest half and three quarters.
+
+    Parameters
+    ----------
+    profile : HopProfile
+        Measured transfers over one kind of link.
+    coverage : float, default 0.9
+        Of the intervals whose share of held-out rows is counted.
+    """
+    X = profile.sent_bytes[:, None]
+    splits = {"random fifth": random_fifths(X)}
+    for part in (0.5, 0.25):
+        limit = float(np.quantile(profile.sent_bytes, part))
+        splits[f"bytes > {limit:.0f}"] = [profile.sent_bytes <= limit]
+    model = HopModel(PIECES[profile.link])
+    return held_out_errors(model, X, profile.seconds, splits, coverage=coverage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from instances import load
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, unknown
 from lemix_opt.table import Table
+from predictors.kernels import composed
 from predictors.measured import MeasuredTimes
 from predictors.model_shapes import ModelShape, model_shape, plain_shape
 from predictors.operations import COLUMNS, operation_rows
@@ -208,9 +210,11 @@ _SAILOR_GPUS = {
     "V100-16": "v100-16gb",
     "GH-96": "gh200-96gb",
     "Titan-RTX": "titan-rtx",
-    "RTX-2080": "rtx-2080",
+    "RTX-2080": "rtx-2080-ti",
     "RTX-3090": "rtx-3090",
 }
+"""The table's RTX-2080 must be a Ti: matrix products (Aceso's operators, same repository) run at 57
+Tflop/s in fp16 and 13 in fp32, where an RTX 2080 peaks at 42 and 10.6 and a Ti at 57 and 14.2."""
 _SAILOR_MODELS = {
     "OPT-350": ("opt-350m", 2048),
     "OPT-30": ("opt-30b", 2048),
@@ -256,6 +260,67 @@ def _one_layer(shape: ModelShape) -> ModelShape:
     return replace(shape, parameters=body / shape.layers, layers=1, vocabulary=0)
 
 
+_ACESO_LENGTH = 2048
+"""Tokens of a row: sizes of hidden states are 2 * 2048 * hidden bytes in fp16."""
+
+
+def _aceso() -> OperationProfile:
+    """Read forwards of a layer on one GPU, each the sum of its operators timed alone.
+
+    Backwards are left out: matrix products take no longer backward than forward there, where the
+    gradients of input and weights need two products, so one of them is most likely missing.
+    """
+    table = load("aceso_op_times_memory")
+    inside = np.char.startswith(table["op_name"], "enc-") & (table["tp"] == 1)
+    columns = ("model", "gpu", "precision", "micro_batch", "algo")
+    rows: list[_Rows] = []
+    for (model, gpu, precision, micro_batch, _), own in _each(table.where(inside), *columns):
+        name, _ = _SAILOR_MODELS[str(model)]
+        X = operation_rows(
+            "forward",
+            _one_layer(model_shape(name)),
+            _SAILOR_GPUS[str(gpu)],
+            precision="half" if precision == "fp16" else "tensor_float",
+            rows=np.array([micro_batch]),
+            length=_ACESO_LENGTH,
+        )
+        # A NaN, where one operator ran out of memory, makes the sum missing.
+        seconds = np.array([own["forward-compute"].sum() / 1e6])
+        rows.append((X, seconds, name, _SAILOR_GPUS[str(gpu)]))
+    found = _gather("aceso-layer", table, rows)
+    return replace(found, source=f"sums of operators timed alone: {found.source}")
+
+
+_VLLM = "vllm_rtx4090_llama3_8b"
+
+
+def _vllm(kind: str) -> OperationProfile:
+    """Compose iterations of one chunk of a prompt behind cached tokens, or of decodes alone."""
+    attention, dense, per_sequence = (
+        load(f"{_VLLM}_{part}") for part in ("attention", "dense", "per_sequence")
+    )
+    shape = model_shape("llama3-8b")
+    if kind == "prefill":
+        alone = attention.where((attention["n_decode"] == 0) & (attention["prefill_chunk"] > 0))
+        columns: dict[str, Any] = {
+            "rows": np.ones(len(alone["prefill_chunk"])),
+            "length": alone["prefill_chunk"],
+            "context": alone["kv_prefill"],
+        }
+    else:
+        alone = attention.where(attention["prefill_chunk"] == 0)
+        columns = {"rows": alone["n_decode"], "length": alone["kv_decode"]}
+    X = operation_rows(kind, shape, "rtx-4090", **columns)
+    seconds = composed(alone, dense, per_sequence, shape)
+    name = f"vllm-{'chunk' if kind == 'prefill' else 'decode'}"
+    found = _gather(name, attention, [(X, seconds, "llama3-8b", "rtx-4090")])
+    return replace(
+        found,
+        source=f"composed of measured kernels, without the time between them: {found.source}, "
+        f"{dense.name} ({dense.sha256}), {per_sequence.name} ({per_sequence.sha256})",
+    )
+
+
 PROFILES: dict[str, Callable[[], OperationProfile]] = {
     "muxserve-prefill": lambda: _muxserve("prefill"),
     "muxserve-decode": lambda: _muxserve("decode"),
@@ -263,6 +328,9 @@ PROFILES: dict[str, Callable[[], OperationProfile]] = {
     "mpt-step": _mpt,
     "vtrain-iteration": _vtrain,
     "sailor-layer": _sailor,
+    "aceso-layer": _aceso,
+    "vllm-chunk": lambda: _vllm("prefill"),
+    "vllm-decode": lambda: _vllm("decode"),
 }
 """What was timed, by name."""
 

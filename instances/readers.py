@@ -30,6 +30,7 @@ READERS: Registry[Table | Recording] = Registry(
     | {
         name: f"instances.readers:read_{name}"
         for name in (
+            "aceso",
             "azure",
             "fms",
             "gavel_isolated",
@@ -116,6 +117,14 @@ def read_mpt(path: Source) -> Table:
 def read_sailor(path: Source) -> Table:
     """Read per-layer forward, backward and update seconds; a backward of 0 is missing."""
     return read_csv(path, "sailor_layer_times", schemas.SAILOR, "eth-easl/sailor, MIT")
+
+
+def read_aceso(path: Source) -> Table:
+    """Read operators of transformer training alone on a GPU; 1e7 means out of memory.
+
+    Times are in microseconds; sizes in MiB, as weights of known shape show.
+    """
+    return read_csv(path, "aceso_op_times_memory", schemas.ACESO, "eth-easl/sailor, MIT")
 
 
 def read_vidur_send_recv(path: Source) -> Table:

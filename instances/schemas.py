@@ -94,6 +94,26 @@ SAILOR = (
     *_measured("bwd_s", unit="s", missing=("0", "0.0")),
     Column("update_s", "float", "s"),
 )
+_ACESO_OUT_OF_MEMORY = ("10000000.0", "10000000", "1e7", "1e+07")
+ACESO = (
+    *_text("gpu", "precision", "model"),
+    *_counts("micro_batch", unit="rows"),
+    *_counts("tp", unit="GPUs"),
+    Column("algo", "int"),
+    *_text("op_name"),
+    *_measured("forward-compute", "backward-compute", unit="us", missing=_ACESO_OUT_OF_MEMORY),
+    *(
+        Column(name, "float", "MiB", missing=_ACESO_OUT_OF_MEMORY)
+        for name in (
+            "input_size",
+            "output_size",
+            "weights",
+            "activations",
+            "fwd_reserved",
+            "bwd_reserved",
+        )
+    ),
+)
 VIDUR_SEND_RECV = (
     *_text("", "collective"),
     *_measured(

@@ -121,6 +121,42 @@ def summed(
     return amounts, total
 
 
+def composed(attention: Table, dense: Table, per_sequence: Table, shape: ModelShape) -> FloatArray:
+    """Seconds of whole iterations at the measured points of attention, shape (R,).
+
+    Every kernel counts as often as it runs. Attention is as measured; the others are linear between
+    their measured amounts. Requests that make a token are the decodes, and one whose prompt the
+    chunk belongs to.
+
+    Parameters
+    ----------
+    attention, dense, per_sequence : Table
+        As in `fit_kernels`.
+    shape : ModelShape
+        What was measured.
+
+    Raises
+    ------
+    FieldError
+        If a layer was not measured, or an iteration lies beyond what was.
+    """
+    runs = {name: count * shape.layers for name, count in PER_LAYER.items()} | PER_ITERATION
+    new = attention["prefill_chunk"] + attention["n_decode"]
+    requests = attention["n_decode"] + (attention["prefill_chunk"] > 0)
+    found = shape.layers * attention["time_us"] / 1e6
+    for table, by, counts, amount in (
+        (dense, "tokens", runs, new),
+        (per_sequence, "sequences", PER_SEQUENCE, requests),
+    ):
+        knots, seconds = summed(curves(table, by), counts, table.name)
+        if amount.max() > knots[-1]:
+            raise FieldError(
+                f"{amount.max():g} {by}", where=attention.name, expected=f"at most {knots[-1]:g}"
+            )
+        found = found + np.interp(amount, knots, seconds)
+    return np.asarray(found)
+
+
 def fit_kernels(
     attention: Table,
     dense: Table,

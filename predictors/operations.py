@@ -145,6 +145,8 @@ _TILE = 128
 _STATE_BYTES = 28.0
 """Bytes an Adam step moves per parameter: weights, gradients and two moments in 4 bytes, read, and
 all but the gradients written."""
+_QUERY_TILE = 64
+"""New tokens that a kernel over cached keys works on at once: measured times are flat up to there."""
 _PROJECTIONS = 3.0
 """Width of queries, keys and values together in multiples of the model's."""
 _PASSES = {"prefill": 1, "decode": 1, "forward": 1, "backward": 2, "update": 0, "iteration": 3}
@@ -290,6 +292,9 @@ def terms(X: FloatArray) -> FloatArray:
     cache = 2 * c["rows"] * seen * c["hidden"] * c["kv_share"] * size
     cache = cache / c["tensor"] / c["bandwidth"] * work
     pairs = batch * (new / 2 + seen)
+    waved = (c["context"] > 0) & ~decode
+    if waved.any():
+        pairs = np.where(waved, _pairs_in_waves(new, seen, c), pairs)
     states = c["layer_parameters"] * c["layers"] / (c["tensor"] * c["pipeline"])
     replicas = c["data"]
     ring = 2 * (replicas - 1) / replicas * states * size
@@ -342,3 +347,14 @@ def wave_padding(X: FloatArray, width: float) -> FloatArray:
     at_once = np.maximum(np.floor(column(X, "sms") * column(X, "sm_share")), 1.0)
     tiles = np.ceil(batch / _TILE) * np.ceil(columns / _TILE)
     return np.asarray(np.ceil(tiles / at_once) * at_once * _TILE**2 / (batch * columns))
+
+
+def _pairs_in_waves(new: FloatArray, seen: FloatArray, c: Mapping[str, FloatArray]) -> FloatArray:
+    """Pairs of tokens that attention over cached keys computes in whole waves of query tiles.
+
+    A tile is one row, one head and 64 new tokens, and stays on one SM for the whole context.
+    """
+    heads = c["heads"] / c["tensor"]
+    at_once = np.maximum(np.floor(c["sms"] * c["sm_share"]), 1.0)
+    tiles = c["rows"] * np.ceil(heads) * np.ceil(new / _QUERY_TILE)
+    return np.ceil(tiles / at_once) * at_once * _QUERY_TILE * (new / 2 + seen) / heads

@@ -9,9 +9,12 @@ import pytest
 from small_instances import tiny
 
 from experiments.attribution import METRICS, Attribution, attribute
+from experiments.demo import packaged
+from instances.trace_files import read_trace
 from lemix_opt import Costs, Instance, Schedule, Trace
 from lemix_opt.engine import simulate
 from lemix_opt.errors import FieldError
+from predictors import TraceCostModel
 from solvers.registry import POLICIES
 
 SEEDS = range(12)
@@ -83,3 +86,38 @@ def test_the_time_model_explains_predicted_costs() -> None:
 def test_a_trace_without_a_complete_schedule_is_refused() -> None:
     with pytest.raises(FieldError, match="no schedule"):
         attribute(replace(recorded(1), schedule=None))
+
+
+def test_speed_is_told_apart_from_the_rest_of_the_time_model() -> None:
+    trace = recorded(3)
+    costs = trace.actual
+    slow = replace(costs, forward_s=1.5 * costs.forward_s, backward_s=1.5 * costs.backward_s)
+    slow = replace(slow, update_s=1.5 * costs.update_s, all_reduce_s=1.5 * costs.all_reduce_s)
+    found = attribute(replace(trace, instance=trace.instance.with_costs(slow)))
+    assert max(map(abs, changes(found, "time model"))) < 1e-9
+    assert found.steps[-1].change["total_s"] > 0
+
+
+def test_runs_on_drawn_costs_say_where_the_recorded_value_lies() -> None:
+    trace = recorded(3)
+    slow = replace(trace.actual, forward_s=3 * trace.actual.forward_s)
+    near = {e.metric: e for e in attribute(trace, drawn=[trace.actual, slow] * 5).expected}
+    far = {e.metric: e for e in attribute(trace, drawn=[slow] * 3).expected}
+    assert near["total_s"].holds_recorded
+    assert near["total_s"].draws == 10
+    assert not far["total_s"].holds_recorded
+    assert far["total_s"].low_s == far["total_s"].high_s == pytest.approx(far["total_s"].mean_s)
+    assert attribute(trace).expected == ()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_real_recordings_lie_within_runs_drawn_from_the_other(seed: int) -> None:
+    """Total time within 5 %, as asked for; mean response as far as two runs differ."""
+    run, learned = read_trace(packaged(seed)), TraceCostModel(read_trace(packaged(1 - seed)))
+    predicted = run.instance.with_costs(learned.costs(run.instance))
+    drawn = learned.draws(run.instance, 60, seed=1)
+    found = attribute(replace(run, instance=predicted), drawn=drawn)
+    assert abs(found.error("total_s")) < 0.05
+    held = {metric.metric: metric.holds_recorded for metric in found.expected}
+    assert held["total_s"]
+    assert held["response_mean_s"]

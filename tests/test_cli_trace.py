@@ -72,3 +72,12 @@ def test_record_writes_a_trace(tmp_path: Path) -> None:
     run = lemix("record", "--out", "t.zip", *small.split(), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "4 tasks done" in run.stdout
+
+
+def test_explain_says_what_an_error_means(tmp_path: Path) -> None:
+    pair = (str(packaged(0)), "--fitted-on", str(packaged(1)))
+    shown = lemix("explain", *pair, "--draws", "20", "--json", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    said = json.loads(shown.stdout)
+    assert [step["name"] for step in said["steps"]][-2:] == ["time model", "speed"]
+    assert {metric["draws"] for metric in said["expected"]} == {20}

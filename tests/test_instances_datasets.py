@@ -99,7 +99,7 @@ def test_names_are_checked(cache: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'azure_llm_2023_conv'"):
         load("azure_llm_2023_cov")
     with pytest.raises(UnsupportedError, match="no reader yet"):
-        load("aceso_op_times_memory")
+        load("sailor_layer_memory")
 
 
 def test_every_entry_is_complete() -> None:

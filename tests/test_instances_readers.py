@@ -72,6 +72,7 @@ def test_bad_files_are_refused(tmp_path: Path, content: bytes, said: str) -> Non
 
 
 ROWS = {
+    "aceso_op_times_memory": (16_128, 90),
     "azure_llm_2023_code": (8819, 0),
     "azure_llm_2023_conv": (19_366, 0),
     "fms_fine_tuning_a100": (449, 100),
@@ -94,6 +95,7 @@ def test_the_real_files_have_the_documented_rows(
     monkeypatch.setenv("LEMIX_DATA", str(DATA))
     table = load(name)
     counted = {
+        "ace": "forward-compute",
         "fms": "train_runtime",
         "gavel_i": "steps_per_s",
         "gavel_p": "steps_per_s1",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from measured_data import DATA, needs_data
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from experiments.hop_profiles import pick_link, read_hop_profile
+from experiments.hop_profiles import hop_errors, pick_link, read_hop_profile
 from instances import generate
 from lemix_opt import Table
 from lemix_opt.errors import FieldError, UnknownNameError
@@ -75,6 +75,20 @@ def test_links_are_never_pooled() -> None:
         pick_link(measured, "acros")
 
 
+def test_intervals_widen_beyond_the_measured_sizes_as_far_as_the_data_ask_for_it() -> None:
+    rng = np.random.default_rng(0)
+    sent = np.geomspace(1e3, 1e8, 200)
+    noise = np.exp(rng.normal(0, 0.02, 200))
+    straight = HopModel().fit(sent[:, None], (1e-5 + 1e-9 * sent) * noise)
+    bent = HopModel().fit(sent[:, None], (1e-5 + 1e-9 * sent + 2e-17 * sent**2) * noise)
+    asked = np.array([[1e6], [1e8], [1e9]])
+    assert bent.growth_ > straight.growth_
+    widths = [np.diff(np.log(m.predict_interval(asked)), axis=1).ravel() for m in (straight, bent)]
+    for inside, edge, _ in widths:
+        assert inside == pytest.approx(edge)
+    assert widths[1][2] > 1.5 * widths[1][1]
+
+
 @needs_data
 @pytest.mark.parametrize("link", LINKS)
 def test_packaged_calibrations_come_from_the_data(
@@ -115,6 +129,16 @@ def test_one_line_does_not_describe_the_network(monkeypatch: pytest.MonkeyPatch)
     assert spread["within"][0] < 0.1
     assert spread["across"][0] > 0.5
     assert spread["across"][1] < 0.25
+
+
+@needs_data
+def test_real_hops_are_covered_beyond_the_fitted_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    for link, most in (("within", 8), ("across", 16)):
+        at_random, larger, _ = hop_errors(read_hop_profile(link))
+        assert at_random.mape_pct < most
+        assert at_random.covered_pct > 85
+        assert larger.covered_pct > 85
 
 
 def test_packaged_models_predict_what_they_say() -> None:

@@ -11,7 +11,7 @@ from measured_data import DATA, needs_data
 
 from instances import load
 from lemix_opt.errors import FieldError, UnknownNameError
-from predictors.kernels import PER_LAYER, fit_kernels
+from predictors.kernels import PER_LAYER, composed, fit_kernels
 from predictors.model_shapes import model_shape
 
 SHAPE = model_shape("llama3-8b")
@@ -39,6 +39,23 @@ def test_an_iteration_runs_every_kernel_as_often_as_the_model_does() -> None:
     assert seconds == pytest.approx(both / 1e6, rel=1e-3)
     assert max(found.mape_pct.values()) < 0.1
     assert costs.kv_bytes_per_token.sum() == 131072
+
+
+def test_composed_iterations_count_every_kernel_at_the_measured_points() -> None:
+    attention, dense, per_sequence = kernel_tables()
+    seconds = composed(attention, dense, per_sequence, SHAPE)
+    chunk, decodes = attention["prefill_chunk"], attention["n_decode"]
+    requests = decodes + (chunk > 0)
+    micros = 32 * attention["time_us"] + (32 * 8 + 2) * PER_RUN_US * np.maximum(chunk + decodes, 64)
+    # Between measured amounts both known truths are straight, but for the corner at 64 tokens.
+    np.testing.assert_allclose(1e6 * seconds, micros + 2 * (1000 + requests), rtol=1e-9)
+
+
+def test_iterations_beyond_the_measured_kernels_are_refused() -> None:
+    attention, dense, per_sequence = kernel_tables()
+    small = dense.where(dense["tokens"] <= 512)
+    with pytest.raises(FieldError, match="1088 tokens"):
+        composed(attention, small, per_sequence, SHAPE)
 
 
 def test_stages_share_the_layers() -> None:

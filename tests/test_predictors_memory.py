@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from measured_data import DATA, needs_data
 
-from instances import generate
+from instances import generate, load
 from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.grid import on_grid
 from predictors import (
@@ -19,8 +21,11 @@ from predictors import (
     load_model,
     save_model,
 )
+from predictors.gpus import GPUS
 from predictors.memory import held_bytes, resident_bytes
 from predictors.model_shapes import model_shape
+
+MIB = 2.0**20
 
 
 def test_states_by_hand() -> None:
@@ -65,6 +70,36 @@ def test_a_model_that_predicts_no_time_is_refused() -> None:
     model.coef_ = np.zeros(3)
     with pytest.raises(FieldError, match="positive time"):
         estimate_costs(generate(3), model, model_shape("llama-7b"), stages=2)
+
+
+@needs_data
+def test_what_a_layer_keeps_agrees_with_acesos_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs of all operators but two, which the next one does not need, and dropout masks."""
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    table = load("aceso_op_times_memory")
+    layer = np.char.startswith(table["op_name"], "enc-") & (table["precision"] == "fp16")
+    matrix = ("enc-attention-score", "enc-attention-softmax", "enc-attention-dropout")
+    passing = ("enc-attention-dense", "enc-MLP-GEMM-2")
+    kept = layer & ~np.isin(table["op_name"], (*matrix, *passing))
+    names = {"OPT-350": "opt-350m", "OPT-30": "opt-30b", "GPT-Neo-2.7": "gpt-neo-2.7b"}
+    for name, own in names.items():
+        shape = replace(model_shape(own), layers=1)
+        for rows in (1, 8):
+            run = (table["model"] == name) & (table["micro_batch"] == rows) & (table["tp"] == 1)
+            run &= (table["gpu"] == "A100-40") & (table["algo"] == 0)
+            said = held_bytes(shape, 1, np.array([2048 * rows]), np.array([True]))[0, 0]
+            assert table["activations"][run & kept].sum() * MIB == pytest.approx(said, rel=2e-3)
+            weights = table["weights"][run & layer].sum() * MIB
+            assert weights == pytest.approx(2 * 12 * shape.hidden**2, rel=1e-6)
+
+
+def test_kv_capacity_of_a_served_model_is_about_what_its_run_showed() -> None:
+    """41,218 tokens, fitted on vLLM's run of Llama-3-8B on an RTX 4090 (docs/replay.md)."""
+    shape, budget = model_shape("llama3-8b"), 2048
+    free = 0.9 * GPUS["rtx-4090"].memory_bytes - resident_bytes(shape, 1, "none")[0]
+    working = held_bytes(shape, 1, np.array([budget]), np.array([False]))[0, 0]
+    working -= budget * shape.kv_bytes_per_token
+    assert (free - working) / shape.kv_bytes_per_token == pytest.approx(41_218, rel=0.03)
 
 
 @pytest.mark.parametrize("kind", [AnalyticTimeModel, BoostedTimeModel])

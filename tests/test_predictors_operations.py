@@ -181,3 +181,30 @@ def test_real_tables_are_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(split.seconds), split.implausible) == (1260 - 15, 15)
     with pytest.raises(UnknownNameError, match="Did you mean 'mpt-step'"):
         read_operations("mpt-steps")
+
+
+@needs_data
+def test_real_composed_tables_say_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    chunk, decode = read_operations("vllm-chunk"), read_operations("vllm-decode")
+    assert (len(chunk.seconds), len(decode.seconds)) == (96, 99)
+    assert int(np.sum(column(chunk.X, "context") > 0)) == 88
+    assert chunk.source.startswith("composed of measured kernels")
+    layer = read_operations("aceso-layer")
+    # Six GPUs, three models, two precisions, four batches, each twice; the rest ran out of memory.
+    assert len(layer.seconds) + layer.missing == 6 * 3 * 2 * 4 * 2
+    assert set(column(layer.X, "kind")) == {2.0}
+    peak = np.array([GPUS[name].half_flops for name in layer.gpus])
+    products = 2 * column(layer.X, "layer_parameters") * tokens(layer.X)
+    # No GPU computes faster than its data sheet by more than its clock can: a check of names.
+    assert np.max(products / layer.seconds / peak) < 1.05
+
+
+@needs_data
+def test_real_chunks_behind_cached_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    for name, most in (("vllm-chunk", 2.5), ("vllm-decode", 2.0)):
+        found = read_operations(name)
+        fit_on = grouped_fifths(found.X, found.groups)[0]
+        model = OperationTimeModel().fit(found.X[fit_on], found.seconds[fit_on])
+        assert mape_pct(found.seconds[~fit_on], model.predict(found.X[~fit_on])) < most

@@ -55,3 +55,29 @@ def test_a_replay_on_predicted_times_keeps_decisions_and_comes_near() -> None:
 def test_a_kind_that_was_not_seen_is_not_invented() -> None:
     with pytest.raises(FieldError, match="0 training tasks"):
         TraceCostModel(trace_of(1, training=0.0)).costs(trace_of(2).instance)
+
+
+def test_totals_are_right_where_times_scatter() -> None:
+    # A fit of least relative error would lie 2 · 0.3² = 18 % below.
+    trace = trace_of(3, noise=0.3)
+    told = TraceCostModel(trace).costs(trace.instance)
+    for kind in (trace.instance.workload.is_training, trace.instance.workload.is_inference):
+        found, true = told.forward_s[:, kind].sum(axis=1), trace.actual.forward_s[:, kind]
+        np.testing.assert_allclose(found, true.sum(axis=1), rtol=0.1)
+
+
+def test_draws_scatter_as_the_trace_does_and_repeat_by_seed() -> None:
+    model, other = TraceCostModel(trace_of(4, noise=0.2)), trace_of(5)
+    drawn = list(model.draws(other.instance, 40, seed=1))
+    again = list(model.draws(other.instance, 40, seed=1))
+    assert all(a == b for a, b in zip(drawn, again, strict=True))
+    ratio = np.log(np.array([c.forward_s for c in drawn]) / model.costs(other.instance).forward_s)
+    assert 0.15 < ratio.std() < 0.35
+    assert abs(ratio.mean()) < 0.1
+    assert all(np.array_equal(c.held_bytes, drawn[0].held_bytes) for c in drawn)
+
+
+def test_draws_of_a_trace_without_scatter_are_its_predictions() -> None:
+    model, other = TraceCostModel(trace_of(1)), trace_of(2)
+    for costs in model.draws(other.instance, 3):
+        np.testing.assert_allclose(costs.forward_s, other.actual.forward_s, rtol=1e-6)

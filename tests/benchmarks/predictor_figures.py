@@ -22,6 +22,9 @@ LIMITS = {
     "mpt-step": {"length > 4096": 4096},
     "vtrain-iteration": {"pipeline > 2": 2, "hidden > 1024": 1024},
     "sailor-layer": {},
+    "aceso-layer": {"rows > 4": 4},
+    "vllm-chunk": {"length > 512": 512, "context > 2048": 2048},
+    "vllm-decode": {"rows > 32": 32, "length > 2048": 2048},
 }
 
 
