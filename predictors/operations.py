@@ -146,7 +146,7 @@ _STATE_BYTES = 28.0
 """Bytes an Adam step moves per parameter: weights, gradients and two moments in 4 bytes, read, and
 all but the gradients written."""
 _QUERY_TILE = 64
-"""New tokens that a kernel over cached keys works on at once: measured times are flat up to there."""
+"""New tokens that a kernel over cached keys works on at once; measured times are flat up to it."""
 _PROJECTIONS = 3.0
 """Width of queries, keys and values together in multiples of the model's."""
 _PASSES = {"prefill": 1, "decode": 1, "forward": 1, "backward": 2, "update": 0, "iteration": 3}

@@ -66,7 +66,7 @@ def test_too_few_residuals_give_no_finite_interval() -> None:
     for bad in (0.0, 1.5, float("nan")):
         with pytest.raises(FieldError, match=r"coverage|level"):
             conformal_factor(np.zeros(5), bad)
-    with pytest.raises(FieldError, match="groups: shape .4.*one per residual"):
+    with pytest.raises(FieldError, match=r"groups: shape .4.*one per residual"):
         GroupedResiduals(np.zeros(5), np.zeros(4))
 
 
