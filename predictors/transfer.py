@@ -10,9 +10,9 @@ import numpy.typing as npt
 from sklearn.base import clone
 
 from lemix_opt.checks import FloatArray
+from lemix_opt.correction import OnlineCorrection
 from predictors.errors_by_split import mape_pct
 from predictors.intervals import points
-from predictors.online import OnlineCorrection
 
 
 @dataclass(frozen=True)
