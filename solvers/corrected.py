@@ -73,9 +73,7 @@ class CorrectedState:
         costs = self.predicted.costs
         forward_s, backward_s = costs.forward_s.copy(), costs.backward_s.copy()
         self.write(np.arange(costs.tasks), forward_s, backward_s)
-        return self.predicted.with_costs(
-            replace(costs, forward_s=forward_s, backward_s=backward_s)
-        )
+        return self.predicted.with_costs(replace(costs, forward_s=forward_s, backward_s=backward_s))
 
 
 @dataclass(frozen=True)

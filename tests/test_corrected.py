@@ -66,7 +66,7 @@ class Noted:
 
 
 @given(instances(max_tasks=20, shared=None), st.sampled_from(SOME), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_right_predictions_are_left_alone(instance: Instance, name: str, seed: int) -> None:
     if instance.contention is not None:
         # Slowed operations take longer than predicted, which is then learned.
@@ -111,8 +111,9 @@ def test_a_constant_bias_is_found_and_later_decisions_are_those_of_true_costs() 
         for task in range(500, 600):
             right = (*actual.forward_s[:, task].flat, *actual.backward_s[:, task].flat)
             assert told[task] == pytest.approx(right, rel=0.02)
-        informed, blind = simulate(true, POLICIES.create(name)), simulate(
-            instance, POLICIES.create(name), actual=actual
+        informed, blind = (
+            simulate(true, POLICIES.create(name)),
+            simulate(instance, POLICIES.create(name), actual=actual),
         )
         late = np.arange(600) >= 300
         agree = np.mean(corrected.node[late] == informed.node[late])

@@ -38,7 +38,9 @@ def test_it_is_the_regression_that_leans_on_the_priors() -> None:
         for predicted in (1.0, 2.0):
             x = np.log(predicted)
             expected = found[0] + found[at] + x * (found[1] + found[at + 1])
-            assert np.log(correction.correct(group, predicted) / predicted) == pytest.approx(expected)
+            assert np.log(correction.correct(group, predicted) / predicted) == pytest.approx(
+                expected
+            )
 
 
 def test_a_group_that_has_not_run_leans_on_its_siblings() -> None:
