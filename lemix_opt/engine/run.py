@@ -49,9 +49,9 @@ def simulate(
 
     A `lemix_opt.CompiledPolicy` runs without leaving machine code; any other policy is asked and
     told in Python and gives the same result. A policy may name the kinds of events it wants in an
-    attribute ``observes``; it is told all of them otherwise. One in Python whose beliefs about costs
-    change may have a method ``believed(state)``, which returns the instance with costs of its own
-    that it writes to; the rules of the GPUs then go by these.
+    attribute ``observes``; it is told all of them otherwise. One in Python whose beliefs about
+    costs change may have a method ``believed(state)``, which returns the instance with costs of
+    its own that it writes to; the rules of the GPUs then go by these.
 
     Parameters
     ----------

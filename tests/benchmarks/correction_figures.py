@@ -1,6 +1,6 @@
 """Prints what online correction brings, as docs/predictors.md quotes it, from the measured tables.
 
-Run as ``LEMIX_DATA=... python tests/benchmarks/correction_figures.py [errors] [schedules] [biases]``.
+Run as ``LEMIX_DATA=... python tests/benchmarks/correction_figures.py [errors schedules biases]``.
 """
 
 from __future__ import annotations
