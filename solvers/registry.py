@@ -14,7 +14,7 @@ AROUND = ":"
 
 
 class PolicyRegistry(Registry[Policy]):
-    """Policies by name; ``outer:inner`` is the policy ``outer`` whose parameter ``policy`` is inner.
+    """Policies by name; ``outer:inner`` is ``outer`` with its parameter ``policy`` set to inner.
 
     So ``corrected:jsq`` is `jsq` on corrected costs wherever a name is asked for.
     """
