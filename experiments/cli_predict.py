@@ -1,4 +1,4 @@
-"""Commands of predictors: `lemix fit`, `lemix predict`."""
+"""`lemix predict`: a saved model is asked about points."""
 
 from __future__ import annotations
 
@@ -8,152 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, show
+from experiments.cli_options import Json
+from lemix_opt.errors import check_keywords
+
+_Number = float | None
+_Text = str | None
+_Flag = bool | None
+_OF_TIME, _OF_MEMORY = "Time of operations", "Peak memory of training runs"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    app.command()(fit)
+    """Add the command to the application."""
     app.command()(predict)
 
 
-def fit(
-    profile: Annotated[str, typer.Option(help="Measured profile.")],
-    model: Annotated[str, typer.Option(help="Model, as the profile names it.")] = "",
-    gpu: Annotated[str | None, typer.Option(help="GPU type.")] = None,
-    tensor_parallel: Annotated[int, typer.Option(help="GPUs of one measurement.")] = 1,
-    longest: Annotated[float, typer.Option(help="Hold lengths above out.")] = 128,
-    most_tokens: Annotated[float, typer.Option(help="Hold tokens above out.")] = 8192,
-    predictor: Annotated[str, typer.Option(help="Model to save.")] = "analytic",
-    out: Annotated[Path | None, typer.Option(help="Where to save it.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Fit a model to measurements, print its errors on held-out points, and save it.
-
-    Profiles of operations (such as muxserve-prefill) fit one model to all of their models and GPU
-    types; profiles of one --model compare the predictors of whole-model prefills.
-    """
-    from experiments.operation_profiles import PROFILES
-
-    if profile in PROFILES:
-        _fit_operations(profile, out, as_json)
-        return
-    if profile == "fms_fine_tuning_a100":
-        _fit_memory(out, as_json)
-        return
-    from experiments.profiles import read_profile
-    from predictors.errors_by_split import split_errors
-    from predictors.registry import PREDICTORS
-    from predictors.saving import save_model
-
-    found = read_profile(profile, model, gpu, tensor_parallel)
-    points, seconds = found.points
-    rows = [
-        {
-            "predictor": name,
-            "split": error.split,
-            "fitted": error.fitted,
-            "held_out": error.held_out,
-            "repetitions": error.repetitions,
-            "mape_pct": error.mape_pct,
-        }
-        for name in PREDICTORS
-        for error in split_errors(PREDICTORS.create(name), points, seconds, longest, most_tokens)
-    ]
-    head = {
-        "profile": f"{found.name}, {found.model}, {found.gpus} x {found.gpu}",
-        "measured": f"{len(seconds)} runs; {found.measured.missing} missing; "
-        f"{found.measured.implausible} left out because a batch of fewer tokens took longer",
-        "sha256": found.sha256,
-    }
-    if out is not None:
-        fitted = PREDICTORS.create(predictor).fit(points, seconds)
-        save_model(fitted, out, found.sha256)
-        head["saved"] = f"{predictor} model in {out}"
-    _report(head, rows, as_json)
+def _time(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel=_OF_TIME)
 
 
-def _fit_memory(out: Path | None, as_json: bool) -> None:
-    from experiments.memory_errors import fit_profile, out_of_memory
-    from experiments.memory_profiles import read_memory_profile
-    from predictors.memory_parts import PARTS
-    from predictors.saving import save_model
-
-    profile = read_memory_profile()
-    fitted, errors = fit_profile(profile)
-    failures = out_of_memory(profile)
-    rows = [
-        {"split": e.split, "fitted": e.fitted, "held_out": e.held_out, "mape_pct": e.mape_pct}
-        for e in errors
-    ]
-    factors = zip(PARTS, fitted.factor_.tolist(), strict=True)
-    head = {
-        "profile": f"{profile.source}: peak of torch's allocator per GPU",
-        "measured": f"{int(profile.measured.sum())} runs with a peak; {int(profile.failed.sum())} "
-        f"without a run time, presumably out of memory; {profile.left_out} rows left out",
-        "sha256": profile.sha256,
-        "factors": ", ".join(f"{name} {value:.2f}" for name, value in factors),
-        "boosting": f"{fitted.share_:g} of the correction, chosen on models left out",
-        "out of memory": f"{failures.recall} of the runs foreseen, {failures.false_alarms} of the "
-        "others said to fail; five folds of model and framework, pooled",
-    }
-    if out is not None:
-        save_model(fitted, out, profile.sha256)
-        head["saved"] = f"memory model in {out}"
-    _report(head, rows, as_json)
-
-
-def _fit_operations(profile: str, out: Path | None, as_json: bool) -> None:
-    from experiments.operation_profiles import read_operations
-    from predictors.errors_by_split import held_out_errors, operation_splits
-    from predictors.operation_model import OperationTimeModel
-    from predictors.saving import save_model
-
-    found = read_operations(profile)
-    splits = operation_splits(found.X, found.groups, found.models, found.gpus)
-    errors = held_out_errors(OperationTimeModel(), found.X, found.seconds, splits, coverage=0.9)
-    head = {
-        "profile": f"{found.name}, {len(set(found.groups))} groups of model, GPU type, GPUs",
-        "measured": f"{len(found.seconds)} runs; {found.missing} missing; "
-        f"{found.implausible} left out because a batch of fewer tokens took longer",
-        "sha256": found.sha256,
-    }
-    if out is not None:
-        save_model(OperationTimeModel().fit(found.X, found.seconds), out, found.sha256)
-        head["saved"] = f"operation model in {out}"
-    rows: list[dict[str, Any]] = [
-        {
-            "split": error.split,
-            "fitted": error.fitted,
-            "held_out": error.held_out,
-            "repetitions": error.repetitions,
-            "mape_pct": error.mape_pct,
-            "covered_pct": error.covered_pct,
-        }
-        for error in errors
-    ]
-    _report(head, rows, as_json)
-
-
-def _report(head: dict[str, Any], rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print what was fitted and its held-out errors, of which rows need not know all columns."""
-    from experiments.tables import Column, text_table
-
-    if as_json:
-        typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
-        return
-    show(head, as_json=False)
-    columns = (
-        Column("predictor", "predictor"),
-        Column("split", "held out"),
-        Column("fitted", "rows fitted"),
-        Column("held_out", "rows held out"),
-        Column("repetitions", "splits"),
-        Column("mape_pct", "mean abs. error [%]", 1),
-        Column("covered_pct", "in 90 % interval [%]", 1),
-    )
-    shown = [column for column in columns if column.name in rows[0]]
-    typer.echo("\n" + text_table(rows, shown))
+def _memory(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel=_OF_MEMORY)
 
 
 def predict(
@@ -161,52 +35,78 @@ def predict(
     points: Annotated[
         Path | None, typer.Option(help="CSV with a column per option below, a row per point.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="prefill, decode, forward, ...")] = "prefill",
-    model: Annotated[str, typer.Option(help="Model shape, such as llama-7b.")] = "",
-    gpu: Annotated[str, typer.Option(help="GPU type, such as a100-80gb.")] = "",
-    rows: Annotated[float, typer.Option(help="Rows of the batch.")] = 1,
-    length: Annotated[float, typer.Option(help="Tokens per row.")] = 1,
-    context: Annotated[float, typer.Option(help="Cached tokens per row.")] = 0,
-    tensor: Annotated[float, typer.Option(help="Tensor-parallel GPUs.")] = 1,
-    data: Annotated[float, typer.Option(help="Data-parallel replicas.")] = 1,
-    pipeline: Annotated[float, typer.Option(help="Pipeline stages.")] = 1,
-    micro_batches: Annotated[float, typer.Option(help="Micro-batches per iteration.")] = 1,
-    sm_share: Annotated[float, typer.Option(help="Share of the SMs, 0 to 1.")] = 1,
-    precision: Annotated[str, typer.Option(help="half, tensor_float or single.")] = "half",
+    model: Annotated[_Text, typer.Option(help="Model shape, such as llama-7b.")] = None,
+    rows: Annotated[_Number, typer.Option(help="Rows of the batch (on one GPU); 1.")] = None,
+    length: Annotated[_Number, typer.Option(help="Tokens per row; 1.")] = None,
+    kind: Annotated[_Text, _time("prefill (default), decode, forward, ...")] = None,
+    gpu: Annotated[_Text, _time("GPU type, such as a100-80gb.")] = None,
+    context: Annotated[_Number, _time("Cached tokens per row; 0.")] = None,
+    tensor: Annotated[_Number, _time("Tensor-parallel GPUs; 1.")] = None,
+    data: Annotated[_Number, _time("Data-parallel replicas; 1.")] = None,
+    pipeline: Annotated[_Number, _time("Pipeline stages; 1.")] = None,
+    micro_batches: Annotated[_Number, _time("Micro-batches per iteration; 1.")] = None,
+    sm_share: Annotated[_Number, _time("Share of the SMs, 0 to 1; 1.")] = None,
+    precision: Annotated[_Text, _time("half (default), tensor_float or single.")] = None,
+    gpus: Annotated[_Number, _memory("GPUs that states are sharded over; 1.")] = None,
+    method: Annotated[_Text, _memory("full (default) or lora.")] = None,
+    weight_bits: Annotated[_Number, _memory("Bits of frozen weights, 4.5 for QLoRA; 16.")] = None,
+    rank: Annotated[_Number, _memory("Rank of LoRA; 0.")] = None,
+    master_bytes: Annotated[_Number, _memory("Bytes of a trained number, 2 or 4; 2.")] = None,
+    checkpointing: Annotated[_Flag, _memory("Keep layers' inputs only; yes by default.")] = None,
+    wide_checkpoints: Annotated[_Flag, _memory("32-bit hidden states.")] = None,
+    fused_kernels: Annotated[_Flag, _memory("Loss computed in place.")] = None,
+    fused_loss: Annotated[_Flag, _memory("Output head and loss in one kernel.")] = None,
+    accumulation: Annotated[_Number, _memory("Micro-batches per step; 1.")] = None,
+    expert_parallel: Annotated[_Number, _memory("GPUs that experts are spread over; 1.")] = None,
+    padding: Annotated[_Text, _memory("packed (default), padded or free.")] = None,
+    quantile: Annotated[_Number, _memory("Probability of the upper quantile; 0.95.")] = None,
     coverage: Annotated[float, typer.Option(help="Coverage of the interval.")] = 0.9,
     out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict seconds of operations, with interval and where each prediction comes from."""
-    from experiments.predicting import predict_points, read_points, write_predictions
-    from experiments.tables import Column, text_table
+    """Predict seconds of operations, or peak memory of training runs, by the kind of model.
+
+    With interval and where each prediction comes from.
+    """
+    given = {
+        name: value
+        for name, value in locals().items()
+        if value is not None and name not in ("saved", "points", "coverage", "out", "as_json")
+    }
+    from experiments.predicting import OPERATION, predict_points, read_points, write_predictions
+    from experiments.predicting_memory import RUN, predict_runs
+    from predictors.memory_model import MemoryModel
     from predictors.saving import load_model
 
     loaded = load_model(saved)
-    single: dict[str, str | float] = {
-        "kind": kind,
-        "model": model,
-        "gpu": gpu,
-        "rows": rows,
-        "length": length,
-        "context": context,
-        "tensor": tensor,
-        "data": data,
-        "pipeline": pipeline,
-        "micro_batches": micro_batches,
-        "sm_share": sm_share,
-        "precision": precision,
-    }
+    of_memory = isinstance(loaded.model, MemoryModel)
+    upper = float(given.pop("quantile", 0.95)) if of_memory else 0.0
+    default = RUN if of_memory else OPERATION
+    check_keywords(f"a model of {'peak memory' if of_memory else 'operations'}", given, default)
+    single = {**default, **given}
     asked = [single] if points is None else read_points(points, single)
-    found = predict_points(loaded.model, asked, coverage, str(points or "options"))
+    source = str(points or "options")
+    if of_memory:
+        found = predict_runs(loaded.model, asked, coverage, upper, source)
+    else:
+        found = predict_points(loaded.model, asked, coverage, source)
     if out is not None:
         write_predictions(found, out)
         typer.echo(f"{len(found)} predictions in {out}")
         return
+    head: dict[str, Any] = {"data_sha256": loaded.data_sha256, "coverage": coverage}
+    if of_memory:
+        head["quantile"] = upper
     if as_json:
-        head = {"data_sha256": loaded.data_sha256, "coverage": coverage}
         typer.echo(json.dumps({"head": head, "predictions": found}, indent=2))
         return
+    typer.echo(f"interval: {100 * coverage:g} %, fitted on data {loaded.data_sha256[:12]}")
+    typer.echo(_memory_text(found, upper) if of_memory else _time_text(found))
+
+
+def _time_text(found: list[dict[str, Any]]) -> str:
+    from experiments.tables import Column, text_table
+
     columns = (
         *(Column(name, name, 0) for name in ("kind", "model", "gpu", "rows", "length")),
         Column("seconds", "predicted [s]", 6),
@@ -214,5 +114,25 @@ def predict(
         Column("high_s", "high [s]", 6),
         Column("provenance", "provenance"),
     )
-    typer.echo(f"interval: {100 * coverage:g} %, fitted on data {loaded.data_sha256[:12]}\n")
-    typer.echo(text_table(found, columns))
+    return "\n" + text_table(found, columns)
+
+
+def _memory_text(found: list[dict[str, Any]], quantile: float) -> str:
+    from experiments.tables import Column, text_table
+
+    limit = found[0]["limit_gib"]
+    said = (
+        "no limit was fitted: nothing is said of running out of memory"
+        if limit is None
+        else f"said to run out of memory: predicted above {limit:.1f} GiB of an A100 80 GB"
+    )
+    columns = (
+        *(Column(name, name, 0) for name in ("model", "rows", "length", "gpus", "method")),
+        Column("peak_gib", "predicted peak [GiB]", 2),
+        Column("low_gib", "low [GiB]", 2),
+        Column("high_gib", "high [GiB]", 2),
+        Column("upper_gib", f"{100 * quantile:g} % below [GiB]", 2),
+        Column("out_of_memory", "out of memory"),
+        Column("provenance", "provenance"),
+    )
+    return f"peak of torch's allocator on every GPU; {said}\n\n" + text_table(found, columns)

@@ -193,18 +193,14 @@ def out_of_memory(profile: MemoryProfile, seed: int = 0) -> Failures:
     In every fold the model is fitted to the training part's peaks, and the limit to predictions of
     the training part's runs by models fitted without their groups.
     """
-    from predictors.out_of_memory import exact_share, fit_limit
+    from predictors.out_of_memory import exact_share
 
-    groups = np.array([f"{m} | {f}" for m, f in zip(profile.model, profile.framework, strict=True)])
+    groups = _configurations(profile)
     said = np.zeros(len(groups), dtype=np.bool_)
     limits = []
     for fit_on, held in _folds(groups, seed):
         model = _fitted(profile, fit_on, None)
-        inner = np.empty(fit_on.size)
-        for a, b in _folds(groups[fit_on], seed):
-            again = _fitted(profile, fit_on[a], model.share_)
-            inner[b] = again.predict(profile.parts[fit_on[b]])
-        limit = fit_limit(inner, profile.failed[fit_on])
+        limit = _limit(profile, fit_on, model.share_, seed)
         limits.append(limit)
         said[held] = model.predict(profile.parts[held]) > limit
     ran = ~profile.failed
@@ -213,6 +209,29 @@ def out_of_memory(profile: MemoryProfile, seed: int = 0) -> Failures:
         exact_share(int(np.sum(said & ran)), int(ran.sum())),
         tuple(limits),
     )
+
+
+def failure_limit(profile: MemoryProfile, share: float, seed: int = 0) -> float:
+    """Bytes of predicted peak above which a run is said to fail, chosen on all runs.
+
+    They are predicted without their (model, framework) group, as in every fold of `out_of_memory`.
+    """
+    return _limit(profile, np.arange(len(profile.failed)), share, seed)
+
+
+def _limit(profile: MemoryProfile, rows: IntArray, share: float, seed: int) -> float:
+    from predictors.out_of_memory import fit_limit
+
+    predicted = np.empty(rows.size)
+    for fit_on, held in _folds(_configurations(profile)[rows], seed):
+        again = _fitted(profile, rows[fit_on], share)
+        predicted[held] = again.predict(profile.parts[rows[held]])
+    return fit_limit(predicted, profile.failed[rows])
+
+
+def _configurations(profile: MemoryProfile) -> npt.NDArray[np.str_]:
+    pairs = zip(profile.model, profile.framework, strict=True)
+    return np.array([f"{model} | {framework}" for model, framework in pairs])
 
 
 def _fitted(profile: MemoryProfile, rows: IntArray, boost: float | None) -> MemoryModel:

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,35 @@ import numpy as np
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, check_keywords
 from lemix_opt.files import write_atomically
 
-_TEXT = ("kind", "model", "gpu", "precision")
-Point = dict[str, str | float]
+Value = str | float | bool
+Point = dict[str, Value]
+OPERATION: Mapping[str, Value] = MappingProxyType(
+    {
+        "kind": "prefill",
+        "model": "",
+        "gpu": "",
+        "rows": 1.0,
+        "length": 1.0,
+        "context": 0.0,
+        "tensor": 1.0,
+        "data": 1.0,
+        "pipeline": 1.0,
+        "micro_batches": 1.0,
+        "sm_share": 1.0,
+        "precision": "half",
+    }
+)
+"""What is asked of a model of operations, and what holds where nothing is said."""
+_YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
-def read_points(path: Path, default: Mapping[str, str | float]) -> list[Point]:
+def read_points(path: Path, default: Mapping[str, Value]) -> list[Point]:
     """Read points from a CSV with a header; what has no column is as in `default`.
 
     Raises
     ------
     FileFormatError
-        For a file that is no CSV of text, an empty one, or a cell that is no number.
+        For a file that is no CSV of text, an empty one, or a cell that is not of its column's kind.
     UnknownNameError
         For an unknown column, naming the nearest.
     """
@@ -48,11 +67,23 @@ def read_points(path: Path, default: Mapping[str, str | float]) -> list[Point]:
             raise FileFormatError(f"{len(cells)} cells", where=where, expected=f"{len(header)}")
         point: Point = dict(default)
         for name, cell in zip(header, cells, strict=True):
-            point[name] = cell.strip() if name in _TEXT else _number(cell, f"{where}, {name}")
+            point[name] = _value(cell, default[name], f"{where}, {name}")
         found.append(point)
     if not found:
         raise FileFormatError("no rows", where=str(path), expected="a row per point")
     return found
+
+
+def _value(cell: str, like: Value, where: str) -> Value:
+    """Return a cell as what stands for it in the default."""
+    if isinstance(like, str):
+        return cell.strip()
+    if not isinstance(like, bool):
+        return _number(cell, where)
+    word = cell.strip().lower()
+    if word not in (*_YES, *_NO):
+        raise FileFormatError(f"{cell!r}", where=where, expected="true or false")
+    return word in _YES
 
 
 def _number(cell: str, where: str) -> float:
@@ -87,7 +118,7 @@ def predict_points(
         )
     rows = []
     for number, point in enumerate(points, start=1):
-        numbers = {k: v for k, v in point.items() if k not in _TEXT}
+        numbers = {k: v for k, v in point.items() if not isinstance(v, str)}
         try:
             shape = model_shape(str(point["model"]))
             row = operation_rows(

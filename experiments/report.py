@@ -125,7 +125,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     truth = comparison.problem.head["truth"]
     for name, schedule in comparison.schedules.items():
         put(
-            f"run-{name}.perfetto.json.gz",
+            f"run-{_file_part(name)}.perfetto.json.gz",
             lambda p, s=schedule: write_perfetto(trace.instance, s, p, truth),  # type: ignore[misc]
         )
     first = comparison.first_window
@@ -134,7 +134,12 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         for name, schedule in first.schedules.items():
             title = f"{name}, first window, predicted costs ({trace.truth} study)"
             put(
-                f"window-{name}.png",
+                f"window-{_file_part(name)}.png",
                 lambda p, s=schedule, t=title: save_gantt(window, s, p, t),  # type: ignore[misc]
             )
     return written
+
+
+def _file_part(name: str) -> str:
+    """Return a solver's name as a file may be called: not all systems allow a colon."""
+    return name.replace(":", "-")

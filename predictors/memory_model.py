@@ -12,15 +12,18 @@ from sklearn.base import clone
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from lemix_opt.checks import FloatArray, floats
+from lemix_opt.checks import FloatArray, IntArray, floats
 from lemix_opt.errors import FieldError
+from predictors.efficiencies import distinct_rows, find_rows
 from predictors.intervals import (
     FOLDS,
     GroupedResiduals,
+    conformal_quantile,
     held_out_residuals,
     log_residuals,
     points,
 )
+from predictors.operation_model import EXTRAPOLATED, INTERPOLATED, MEASURED
 from predictors.regressor import CalibratedRegressor
 
 POOLED_ROWS = 5.0
@@ -68,6 +71,12 @@ class MemoryModel(CalibratedRegressor):
         Share of the boosted correction.
     residual_groups_ : ndarray, shape (R,)
         Group of every residual.
+    new_residuals_ : ndarray, shape (R,)
+        Residuals of every group predicted without it, where groups were given; intervals of a group
+        that was not fitted on come from them.
+    limit_bytes_ : float
+        Predicted peak above which a run is said to run out of memory, see
+        `predictors.out_of_memory.fit_limit`; infinite until it is set.
     """
 
     def __init__(
@@ -109,7 +118,33 @@ class MemoryModel(CalibratedRegressor):
         self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
         everyone = np.zeros(len(target), dtype=np.int64) if groups is None else families
         self.residual_groups_ = everyone[: len(self.residuals_)]
+        self.new_residuals_ = np.empty(0)
+        if groups is not None and self.calibrate and np.unique(families).size > 1:
+            self.new_residuals_ = _left_out(fixed, data, target, families)
+        self.limit_bytes_ = np.inf
+        self.measured_ = distinct_rows(data)[0]
+        self.group_names_ = np.unique(everyone)
+        boxes = [data[everyone == name] for name in self.group_names_]
+        self.group_low_ = np.array([box.min(axis=0) for box in boxes])
+        self.group_high_ = np.array([box.max(axis=0) for box in boxes])
         return self
+
+    def provenance(self, X: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> IntArray:
+        """Index in `predictors.operation_model.LABELS` of where predictions come from, shape (R,).
+
+        Measured: the very parts were; interpolated: every part lies within those of the group's
+        runs; extrapolated otherwise. Parameters as for `predict_interval`.
+        """
+        check_is_fitted(self)
+        rows = np.atleast_2d(np.asarray(X, dtype=np.float64))
+        asked = self._asked(groups, len(rows))
+        found = np.full(len(rows), EXTRAPOLATED)
+        for at, name in enumerate(self.group_names_):
+            inside = (rows >= self.group_low_[at]) & (rows <= self.group_high_[at])
+            found[(asked == name) & inside.all(axis=1)] = INTERPOLATED
+        known = np.isin(asked, self.group_names_)
+        found[known & (find_rows(self.measured_, rows) >= 0)] = MEASURED
+        return found
 
     def predict_interval(
         self, X: npt.ArrayLike, coverage: float = 0.9, groups: npt.ArrayLike | None = None
@@ -123,10 +158,14 @@ class MemoryModel(CalibratedRegressor):
         coverage : float, default 0.9
             Probability.
         groups : array_like, shape (R,), optional
-            Group of every row, as in `fit`; an unknown one has the interval of all together.
+            Group of every row, as in `fit`; an unknown one has the interval of groups left out.
         """
         middle = self.predict(X)
-        radius = self._residuals().log_radius(coverage, self._asked(groups, len(middle)))
+        asked = self._asked(groups, len(middle))
+        radius = self._residuals().log_radius(coverage, asked)
+        if self.new_residuals_.size:
+            new = conformal_quantile(np.abs(self.new_residuals_), coverage)
+            radius = np.where(np.isin(asked, self.group_names_), radius, new)
         return np.column_stack([middle * np.exp(-radius), middle * np.exp(radius)])
 
     def predict_quantile(
@@ -139,7 +178,11 @@ class MemoryModel(CalibratedRegressor):
         """
         middle = self.predict(X)
         asked = self._asked(groups, len(middle))
-        return np.asarray(middle * np.exp(self._residuals().log_quantile(quantile, asked)))
+        upper = self._residuals().log_quantile(quantile, asked)
+        if self.new_residuals_.size:
+            new = conformal_quantile(self.new_residuals_, quantile)
+            upper = np.where(np.isin(asked, self.group_names_), upper, new)
+        return np.asarray(middle * np.exp(upper))
 
     def _residuals(self) -> GroupedResiduals:
         check_is_fitted(self)
@@ -247,6 +290,18 @@ def _shrunk_nnls(
     belief = np.sqrt(prior_runs) * share
     found = nnls(np.vstack([parts, np.diag(belief)]), np.concatenate([target, belief]))[0]
     return np.concatenate([[0.0], found])
+
+
+def _left_out(
+    model: MemoryModel, X: FloatArray, y: FloatArray, groups: npt.NDArray[Any]
+) -> FloatArray:
+    """Log residuals of every group, predicted by a model fitted without it, shape (R,)."""
+    found = np.empty(len(y))
+    for name in np.unique(groups):
+        held = groups == name
+        apart = clone(model).set_params(calibrate=False).fit(X[~held], y[~held], groups[~held])
+        found[held] = log_residuals(y[held], apart.predict(X[held]))
+    return found
 
 
 def _logs(X: FloatArray) -> FloatArray:

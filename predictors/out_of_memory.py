@@ -81,4 +81,8 @@ def fit_limit(predicted: FloatArray, failed: BoolArray, false_alarms: float = 0.
         return 0.0
     highest = ran[ran.size - 1 - above]
     over = predicted[predicted > highest]
-    return float((highest + np.min(over)) / 2) if over.size else float(highest)
+    if not over.size:
+        return float(highest)
+    middle, nearest = (highest + np.min(over)) / 2, np.min(over)
+    # The middle of two neighbouring floats is one of them.
+    return float(middle if middle < nearest else highest)

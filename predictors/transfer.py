@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import clone
 
-from lemix_opt.checks import FloatArray
+from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.correction import Group, OnlineCorrection
 from predictors.errors_by_split import mape_pct
 from predictors.intervals import points
-from predictors.online import OnlineCorrection
+from predictors.operation_model import OperationTimeModel
+from predictors.operations import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ class TransferError:
     measured : int
         Points of it that were fitted on besides all other types; 0 is the data sheet alone.
     mape_pct, low_pct, high_pct : float
-        Mean, least and most error over the seeds that draw the points, in percent.
+        Mean, least and most error over the draws of the points, in percent.
     rows : int
-        Rows predicted, over all seeds.
+        Rows predicted, over all draws.
+    draws : int
+        How many draws.
     """
 
     gpu: str
@@ -37,68 +40,111 @@ class TransferError:
     low_pct: float
     high_pct: float
     rows: int
+    draws: int
+
+
+class _Settled(OperationTimeModel):
+    """A model that takes over what another one chose on held-out folds.
+
+    How far groups may differ and how much of the correction counts are questions to thousands of
+    rows that a few more do not answer anew; asking them takes most of a fit.
+    """
+
+    def __init__(self, chosen: OperationTimeModel) -> None:
+        super().__init__(**{**chosen.get_params(), "calibrate": False})
+        self.chosen = chosen
+
+    def _choose_spread(self, *_: object) -> float:
+        return float(self.chosen.spread_)
+
+    def _choose_inside(self, *_: object) -> None:
+        self.inside_, self._own = self.chosen.inside_, np.empty(0)
+
+    def _choose_outside(self, *_: object) -> None:
+        self.outside_ = self.chosen.outside_
+
+
+def shape_points(X: FloatArray) -> IntArray:
+    """Return the number of the point of every row, shape (R,): all kinds of operation of one shape.
+
+    Who measures a layer gets its forward and its backward, so that both are one point.
+    """
+    return points(np.delete(X, COLUMNS.index("kind"), axis=1))
 
 
 def transfer_curve(
-    model: object,
+    model: OperationTimeModel,
     X: FloatArray,
     y: FloatArray,
     gpus: npt.NDArray[np.str_],
     measured: Sequence[int] = (0, 1, 5, 20),
-    seeds: int = 3,
+    draws: int = 3,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[TransferError]:
     """Leave every GPU type out in turn, give some of its points back, and predict the others.
 
+    What a fit chooses on held-out folds is chosen once per type that is left out, without any of
+    its points.
+
     Parameters
     ----------
-    model : estimator
-        Cloned for every fit.
+    model : OperationTimeModel
+        Its settings are used for every fit.
     X, y : ndarray, shapes (R, F) and (R,)
         Operations and measured seconds.
     gpus : ndarray of str, shape (R,)
         GPU type of every row.
     measured : sequence of int
-        How many points are given back; what a type does not have is left out.
-    seeds : int, default 3
-        Draws of the points.
+        How many points (`shape_points`) are given back; what a type does not have is left out.
+    draws : int, default 3
+        Random draws of the points, the same ones for every call; those of fewer points are part
+        of those of more.
+    progress : callable, optional
+        Called with how many types are done, and out of how many.
     """
     found = []
-    for gpu in np.unique(gpus):
+    names = np.unique(gpus)
+    for done, gpu in enumerate(names):
+        if progress is not None:
+            progress(done, len(names))
         own = np.flatnonzero(gpus == gpu)
-        point = points(X[own])
+        point = shape_points(X[own])
         distinct = int(point.max()) + 1
+        others = gpus != gpu
+        base = OperationTimeModel(**{**model.get_params(), "calibrate": False})
+        base.fit(X[others], y[others])
         for count in measured:
             if count >= distinct:
                 continue
             errors, rows = [], 0
-            for seed in range(seeds if count else 1):
+            for seed in range(draws if count else 1):
                 order = np.random.default_rng(seed).permutation(distinct)
-                back = np.isin(point, order[:count])
-                fit_on = gpus != gpu
-                fit_on[own[back]] = True
-                fitted = clone(model).set_params(calibrate=False).fit(X[fit_on], y[fit_on])
+                fit_on = others.copy()
+                fit_on[own[np.isin(point, order[:count])]] = True
+                fitted = _Settled(base).fit(X[fit_on], y[fit_on]) if count else base
                 errors.append(mape_pct(y[~fit_on], fitted.predict(X[~fit_on])))
                 rows += int(np.sum(~fit_on))
             mean = float(np.mean(errors))
-            found.append(TransferError(str(gpu), count, mean, min(errors), max(errors), rows))
+            low, high = min(errors), max(errors)
+            found.append(TransferError(str(gpu), count, mean, low, high, rows, len(errors)))
     return found
 
 
 def online_errors(
     predicted: FloatArray,
     measured: FloatArray,
-    groups: Sequence[str],
+    groups: Sequence[Group],
     seen: Sequence[int],
     correction: OnlineCorrection,
 ) -> list[float]:
-    """Error on each execution, before it is seen, by how many of its group were seen before.
+    """Error on each execution, before it is seen, by how many executions were seen before.
 
     Parameters
     ----------
     predicted, measured : ndarray, shape (R,)
         Seconds in the order of the executions.
-    groups : sequence of str, shape (R,)
-        Group of every execution.
+    groups : sequence of tuple, shape (R,)
+        Group of every execution, see `OnlineCorrection`.
     seen : sequence of int
         Limits, ascending: the first error is over executions with less than seen[0] before them.
 
@@ -107,12 +153,10 @@ def online_errors(
     list of float
         Mean absolute error in percent up to each limit and beyond the last; NaN for none.
     """
-    before: dict[str, int] = {}
     errors: list[list[float]] = [[] for _ in range(len(seen) + 1)]
-    for told, took, group in zip(predicted.tolist(), measured.tolist(), groups, strict=True):
-        count = before.get(group, 0)
+    rows = zip(predicted.tolist(), measured.tolist(), groups, strict=True)
+    for count, (told, took, group) in enumerate(rows):
         error = abs(float(correction.correct(group, told)) - took) / took
         errors[int(np.searchsorted(seen, count, side="right"))].append(100 * error)
         correction.observe(group, told, took)
-        before[group] = count + 1
     return [float(np.mean(part)) if part else float("nan") for part in errors]

@@ -49,7 +49,9 @@ def simulate(
 
     A `lemix_opt.CompiledPolicy` runs without leaving machine code; any other policy is asked and
     told in Python and gives the same result. A policy may name the kinds of events it wants in an
-    attribute ``observes``; it is told all of them otherwise.
+    attribute ``observes``; it is told all of them otherwise. One in Python whose beliefs about
+    costs change may have a method ``believed(state)``, which returns the instance with costs of
+    its own that it writes to; the rules of the GPUs then go by these.
 
     Parameters
     ----------
@@ -100,7 +102,8 @@ def _mask(policy: Policy) -> int:
 def _run_compiled(instance: Instance, policy: CompiledPolicy, costs: Costs, seed: int) -> Schedule:
     decide, observe = policy.functions()
     numbers = policy.numbers(instance, np.random.default_rng(seed))
-    run = _Run(instance, costs, rules_of(instance, _mask(policy), 0), decide, observe, numbers)
+    rules = rules_of(instance, _mask(policy), 0)
+    run = _Run(instance, costs, rules, decide, observe, numbers, instance)
     for told in run.loop:
         run.act_on(told)
     return run.schedule()
@@ -115,7 +118,15 @@ def _run_python(instance: Instance, policy: Policy, costs: Costs, seed: int) -> 
     room = RECORDED + each * instance.cluster.nodes * instance.cluster.stages + 8
     numbers = np.zeros(2 + EVENT_FIELDS * room)
     state = policy.start(instance, np.random.default_rng(seed))
-    run = _Run(instance, costs, rules_of(instance, _mask(policy), RECORDED), *recorder(), numbers)
+    believed = getattr(policy, "believed", None)
+    run = _Run(
+        instance,
+        costs,
+        rules_of(instance, _mask(policy), RECORDED),
+        *recorder(),
+        numbers,
+        instance if believed is None else believed(state),
+    )
     talk, answer, observe = run.talk, policy.decide, policy.observe
     sees_batches = instance.generation is not None and BATCH in getattr(policy, "observes", ())
     for told in run.loop:
@@ -182,6 +193,7 @@ class _Run:
         decide: Any,
         observe: Any,
         numbers: npt.NDArray[np.float64],
+        believed: Instance,
     ) -> None:
         self.instance = instance
         self.out_of_memory: list[tuple[int, int, int, float]] = []
@@ -189,7 +201,7 @@ class _Run:
         self.rows = rows_of(instance, costs)
         self.books = _books(instance, costs, rules, self.rows)
         self.table = IterationTable(instance.tasks, instance.cluster.stages)
-        shown, truth = view_of(instance), truth_of(instance, costs)
+        shown, truth = view_of(believed), truth_of(instance, costs)
         view, truth, self.batches = batches_of(instance, costs, shown, truth)
         # The kernel counts no references: what it works on lives as long as this object.
         self.arguments = (

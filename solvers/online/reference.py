@@ -155,20 +155,9 @@ class LemixReference:
 
     def start(self, instance: Instance, rng: np.random.Generator) -> ReferenceState:
         """Open empty books and fit what was not given."""
-        work, costs = instance.workload, instance.costs
-        size = work.batch * work.prompt_tokens.astype(np.float64) ** 2
-        forward, backward = self.forward_eta, self.backward_eta
-        learned = None
-        if not self.profile:
-            forward = FORWARD_ETA if forward is None else forward
-            backward = BACKWARD_ETA if backward is None else backward
-            learned = FirstDurations(instance, forward, backward)
-        if forward is None:
-            forward = float(np.mean(costs.forward_s[0, :, -1] / size)) if work.tasks else 0.0
-        if backward is None:
-            rows = work.is_training
-            each = costs.backward_s[0, rows].mean(axis=1) / size[rows]
-            backward = float(np.mean(each)) if each.size else 0.0
+        forward, backward = self._coefficients(instance)
+        learned = None if self.profile else FirstDurations(instance, forward, backward)
+        work = instance.workload
         unit = instance.slo_unit_s if self.slo_threshold_s is None else self.slo_threshold_s
         stages = range(instance.cluster.stages)
         return ReferenceState(
@@ -184,6 +173,27 @@ class LemixReference:
             work.batch.tolist(),
             learned,
         )
+
+    def _coefficients(self, instance: Instance) -> tuple[float, float]:
+        """Return coefficients of forward and backward: as given, or fitted to predicted costs."""
+        work, costs = instance.workload, instance.costs
+        size = work.batch * work.prompt_tokens.astype(np.float64) ** 2
+        forward, backward = self.forward_eta, self.backward_eta
+        if not self.profile:
+            forward = FORWARD_ETA if forward is None else forward
+            backward = BACKWARD_ETA if backward is None else backward
+        if forward is None:
+            forward = float(np.mean(costs.forward_s[0, :, -1] / size)) if work.tasks else 0.0
+        if backward is None:
+            rows = work.is_training
+            each = costs.backward_s[0, rows].mean(axis=1) / size[rows]
+            backward = float(np.mean(each)) if each.size else 0.0
+        return forward, backward
+
+    def revise(self, state: ReferenceState, instance: Instance) -> None:
+        """Fit what was not given to costs that have changed since the start."""
+        if state.learned is None:
+            state.forward_eta, state.backward_eta = self._coefficients(instance)
 
     def decide(self, state: ReferenceState, now_s: float, task: int) -> Assign | Defer:
         """Score all nodes; place on the best one, or turn training away."""

@@ -13,7 +13,6 @@ from experiments.operation_profiles import OperationProfile, read_operations
 from predictors.errors_by_split import grouped_fifths, held_out_errors
 from predictors.operation_model import OperationTimeModel
 from predictors.operations import column, tokens
-from predictors.transfer import transfer_curve
 
 LIMITS = {
     "muxserve-prefill": {"length > 128": 128, "tokens > 8192": 8192},
@@ -52,15 +51,6 @@ def main() -> None:
                 f"{error.covered_pct:.1f} % in 90 % intervals, {error.held_out} rows held out",
                 flush=True,
             )
-        if name == "sailor-layer":
-            layers = column(profile.X, "kind") != 4
-            rows = (profile.X[layers], profile.seconds[layers], profile.gpus[layers])
-            for told in transfer_curve(OperationTimeModel(), *rows):
-                print(
-                    f"unseen {told.gpu}, {told.measured} points: {told.mape_pct:.1f} % "
-                    f"({told.low_pct:.1f} to {told.high_pct:.1f}), {told.rows} rows",
-                    flush=True,
-                )
 
 
 if __name__ == "__main__":
