@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import nnls
 
-from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from predictors.intervals import POOLED_ROWS
 
 WITHIN, BEYOND, NEW_MODEL, NEW_GPU = range(4)
@@ -15,24 +16,24 @@ WITHIN, BEYOND, NEW_MODEL, NEW_GPU = range(4)
 that is new on a known GPU type, and on a new GPU type."""
 _PER_DOUBLING = 0.05
 _NEW = (0.1, 0.2)
-"""Median error per doubling beyond, of a new model, and on a new GPU, where the measurements leave
+"""Typical error per doubling beyond, of a new model, and on a new GPU, where the measurements leave
 nothing out that would show it. Rules of thumb from the public tables (docs/predictors.md)."""
 _LEAST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Residuals of rows on models that were fitted without them, all of shape (E,).
+    """Residuals of rows on models that were fitted without them.
 
     Parameters
     ----------
-    rows : ndarray of int
+    rows : ndarray of int, shape (E,)
         Row that was held out; one may be so more than once.
-    residuals : ndarray
+    residuals : ndarray, shape (E,)
         Log of measured over predicted.
-    doublings : ndarray
-        How far it was beyond what was fitted on.
-    kinds : ndarray of int
+    doublings : ndarray, shape (E, F)
+        How far it was beyond what was fitted on, by size.
+    kinds : ndarray of int, shape (E,)
         `WITHIN`, `BEYOND`, `NEW_MODEL` or `NEW_GPU`.
     """
 
@@ -42,27 +43,44 @@ class Evidence:
     kinds: IntArray
 
     @classmethod
-    def within(cls, rows: IntArray, residuals: FloatArray) -> Evidence:
-        """Residuals on random folds."""
-        return cls(rows, residuals, np.zeros(rows.size), np.full(rows.size, WITHIN))
+    def within(cls, rows: IntArray, residuals: FloatArray, sizes: int) -> Evidence:
+        """Residuals on random folds, of operations with so many sizes."""
+        return cls(rows, residuals, np.zeros((rows.size, sizes)), np.full(rows.size, WITHIN))
+
+    @classmethod
+    def none(cls, sizes: int) -> Evidence:
+        """No residuals, of operations with so many sizes."""
+        return cls.within(np.empty(0, dtype=np.int64), np.empty(0), sizes)
 
     @classmethod
     def beyond(cls, rows: IntArray, residuals: FloatArray, doublings: FloatArray) -> Evidence:
         """Residuals on folds of the largest; those that happen to lie within are left out."""
-        out = doublings > 0
+        out = np.any(doublings, axis=1)
         return cls(rows[out], residuals[out], doublings[out], np.full(int(out.sum()), BEYOND))
 
     @classmethod
     def together(cls, parts: Sequence[Evidence]) -> Evidence:
-        """Return all parts as one."""
-        nothing = np.empty(0, dtype=np.int64)
-        every = [cls(nothing, np.empty(0), np.empty(0), nothing), *parts]
+        """Return all parts, at least one, as one."""
         return cls(
-            np.concatenate([part.rows for part in every]),
-            np.concatenate([part.residuals for part in every]),
-            np.concatenate([part.doublings for part in every]),
-            np.concatenate([part.kinds for part in every]),
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.residuals for part in parts]),
+            np.concatenate([part.doublings for part in parts]),
+            np.concatenate([part.kinds for part in parts]),
         )
+
+
+def kind_of(group: IntArray, out: BoolArray, gpu: IntArray) -> IntArray:
+    """Kind of predictions, shape (R,).
+
+    Parameters
+    ----------
+    group, gpu : ndarray of int, shape (R,)
+        Numbers of model and GPU type, −1 for those that were not measured.
+    out : ndarray of bool, shape (R,)
+        Whether a size lies outside of what was measured.
+    """
+    known = np.where(out, BEYOND, WITHIN)
+    return np.where(group >= 0, known, np.where(gpu >= 0, NEW_MODEL, NEW_GPU))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +91,14 @@ class NoiseScale:
     ----------
     within : ndarray, shape (G,)
         Median absolute residual of every group, leaning on that of all.
-    per_doubling : float
-        What it grows by per doubling beyond the measured sizes.
+    per_doubling : ndarray, shape (F,)
+        What it grows by per doubling beyond each of the measured sizes.
     new : ndarray, shape (2,)
         Median absolute residual of new models and of new GPUs.
     """
 
     within: FloatArray
-    per_doubling: float
+    per_doubling: FloatArray
     new: FloatArray
 
     @classmethod
@@ -96,8 +114,7 @@ class NoiseScale:
             count = own.size
             within[group] = count * _median(own, 0.0) + POOLED_ROWS * middle
             within[group] /= count + POOLED_ROWS
-        far = kinds == BEYOND
-        growth = _median(size[far], _PER_DOUBLING) / _median(evidence.doublings[far], 1.0)
+        growth = _growth(evidence, size, within[own_group])
         new = [
             _median(size[kinds == kind], rule)
             for kind, rule in zip((NEW_MODEL, NEW_GPU), _NEW, strict=True)
@@ -108,7 +125,23 @@ class NoiseScale:
         """Width of the residuals of rows, shape (R,); groups are −1 where they are new."""
         new = np.clip(kinds - NEW_MODEL, 0, 1)
         here = np.where(kinds >= NEW_MODEL, self.new[new], self.within[groups])
-        return np.asarray(here + self.per_doubling * doublings)
+        return np.asarray(here + doublings @ self.per_doubling)
+
+
+def _growth(evidence: Evidence, size: FloatArray, within: FloatArray) -> FloatArray:
+    """Return what residuals grow by per doubling: non-negative least squares, shape (F,).
+
+    A size that was never left out grows as the worst of the others, and no less than by rule.
+    """
+    far = evidence.kinds == BEYOND
+    doublings = evidence.doublings[far]
+    known = doublings.any(axis=0)
+    found = np.full(known.size, _PER_DOUBLING)
+    if known.any():
+        more = np.maximum(size[far] - within[far], 0)
+        found[known], _ = nnls(doublings[:, known], more)
+        found[~known] = max(_PER_DOUBLING, float(found[known].max()))
+    return found
 
 
 def _median(values: FloatArray, nothing: float) -> float:

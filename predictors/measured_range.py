@@ -69,15 +69,15 @@ class MeasuredRange:
         """Return the number of every row's group, −1 for an unknown one, shape (R,)."""
         return find_rows(self.keys, groups)
 
-    def doublings(self, sizes: FloatArray, group: IntArray) -> FloatArray:
-        """Doublings outside the own group's bounds, or those of all for −1, shape (R,)."""
-        found = np.zeros(len(sizes))
-        for size, least, most in zip(sizes.T, self.low.T, self.high.T, strict=True):
+    def outside(self, sizes: FloatArray, group: IntArray) -> FloatArray:
+        """Doublings outside the own group's bounds, those of all for −1, by size, shape (R, F)."""
+        found = np.zeros(sizes.T.shape)
+        for own, size, least, most in zip(found, sizes.T, self.low.T, self.high.T, strict=True):
             # Few columns hold anything outside.
             if np.any(size < least.max()) or np.any(size > most.min()):
-                found += np.maximum(np.take(least, group, mode="wrap") - size, 0)
-                found += np.maximum(size - np.take(most, group, mode="wrap"), 0)
-        return found
+                own += np.maximum(np.take(least, group, mode="wrap") - size, 0)
+                own += np.maximum(size - np.take(most, group, mode="wrap"), 0)
+        return found.T
 
     def nearest(self, X: FloatArray, group: IntArray) -> FloatArray:
         """Return the operations moved into the bounds of their groups, shape (R, len(COLUMNS)).

@@ -18,6 +18,7 @@ _TRUSTED = {
     "predictors.boosting.SymmetricTrees",
     "predictors.efficiencies.TermTree",
     "predictors.evidence.NoiseScale",
+    "predictors.operation_fit.Choices",
     "predictors.measured_range.MeasuredRange",
     "predictors.operation_model.OperationTimeModel",
     "predictors.hops.HopModel",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import clone
 
 from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.correction import Group, OnlineCorrection
@@ -41,27 +42,6 @@ class TransferError:
     high_pct: float
     rows: int
     draws: int
-
-
-class _Settled(OperationTimeModel):
-    """A model that takes over what another one chose on held-out folds.
-
-    How far groups may differ and how much of the correction counts are questions to thousands of
-    rows that a few more do not answer anew; asking them takes most of a fit.
-    """
-
-    def __init__(self, chosen: OperationTimeModel) -> None:
-        super().__init__(**{**chosen.get_params(), "calibrate": False})
-        self.chosen = chosen
-
-    def _choose_spread(self, *_: object) -> float:
-        return float(self.chosen.spread_)
-
-    def _choose_inside(self, *_: object) -> None:
-        self.inside_, self._own = self.chosen.inside_, np.empty(0)
-
-    def _choose_outside(self, *_: object) -> None:
-        self.outside_ = self.chosen.outside_
 
 
 def shape_points(X: FloatArray) -> IntArray:
@@ -113,6 +93,7 @@ def transfer_curve(
         others = gpus != gpu
         base = OperationTimeModel(**{**model.get_params(), "calibrate": False})
         base.fit(X[others], y[others])
+        settled = clone(base).set_params(choices=base.choices_)
         for count in measured:
             if count >= distinct:
                 continue
@@ -121,7 +102,7 @@ def transfer_curve(
                 order = np.random.default_rng(seed).permutation(distinct)
                 fit_on = others.copy()
                 fit_on[own[np.isin(point, order[:count])]] = True
-                fitted = _Settled(base).fit(X[fit_on], y[fit_on]) if count else base
+                fitted = settled.fit(X[fit_on], y[fit_on]) if count else base
                 errors.append(mape_pct(y[~fit_on], fitted.predict(X[~fit_on])))
                 rows += int(np.sum(~fit_on))
             mean = float(np.mean(errors))
