@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from instances.csv_table import number
 from instances.recordings.clocks import odd_steps, read_stamps
 from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened, text_content
 from lemix_opt.checks import FloatArray, choice
@@ -190,10 +191,7 @@ def _number(cell: str, kind: str) -> float | None:
     if kind == INT:
         plain = cell.isascii() and cell.isdecimal() and len(cell) < 19
         return int(cell) if plain else None
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
+    value = number(cell)
     return value if math.isfinite(value) and abs(value) < 1e300 else None
 
 
