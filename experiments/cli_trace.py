@@ -35,7 +35,7 @@ def import_recording(
 ) -> None:
     """Turn what a program wrote into a trace file, and say what is in it."""
     from instances.readers import READERS, RECORDINGS
-    from instances.trace_files import read_recording, write_trace
+    from instances.trace_files import write_trace
     from lemix_opt.recording import Recording
 
     given = dict(_option(reader, text) for text in option or [])
@@ -50,7 +50,7 @@ def import_recording(
             f"{reader!r} reads tables", where="READER", expected=", ".join(sorted(RECORDINGS))
         )
     write_trace(found, out)
-    show(_timelines(read_recording(out)), as_json)
+    show(_timelines(found), as_json)
 
 
 def _option(reader: str, text: str) -> tuple[str, Any]:

@@ -169,8 +169,8 @@ def _values(
             continue
         value = number(cell)
         low = value <= column.minimum if column.positive else value < column.minimum
-        # Above 2^53 neighbouring whole numbers are one float.
-        whole = column.kind != "int" or (abs(value) <= 2**53 and value == math.floor(value))
+        # From 2^53 on neighbouring whole numbers are one float.
+        whole = column.kind != "int" or (abs(value) < 2**53 and value == math.floor(value))
         if not math.isfinite(value) or low or not whole:
             kind = "a whole number below 2^53" if column.kind == "int" else "a number"
             bound = "more than" if column.positive else "at least"

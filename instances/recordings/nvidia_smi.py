@@ -97,6 +97,7 @@ def read_nvidia_smi(
     names = [_field(name)[0] for name in fields.split(",")] if fields else []
     if fields:
         _check_fields("fields", names)
+        _check_units("fields", fields.split(","))
     found = _Rows()
     try:
         for row in rows:
@@ -107,6 +108,7 @@ def read_nvidia_smi(
             if "timestamp" in cells:
                 heads = [_field(cell)[0] for cell in cells]
                 _check_fields(place, heads)
+                _check_units(place, cells)
                 if names and heads != names:
                     raise FileFormatError(
                         f"fields {', '.join(heads)[:200]}",
@@ -155,6 +157,15 @@ def _check_fields(place: str, names: list[str]) -> None:
         )
 
 
+def _check_units(place: str, heads: list[str]) -> None:
+    """Refuse a header whose units are not those that nvidia-smi counts in."""
+    for name, unit in map(_field, heads):
+        if unit and name in _METRICS and unit != _METRICS[name][1]:
+            raise FileFormatError(
+                f"unit {unit[:20]!r}", where=f"{place}: {name}", expected=repr(_METRICS[name][1])
+            )
+
+
 def _add(found: _Rows, place: str, line: int, names: list[str], cells: list[str]) -> None:
     if len(cells) != len(names):
         raise FileFormatError(
@@ -171,11 +182,13 @@ def _add(found: _Rows, place: str, line: int, names: list[str], cells: list[str]
             continue
         metric, unit, factor = _METRICS[name]
         match = _NUMBER.fullmatch(cell)
-        if match is None or match[2] not in ("", unit):
+        low = match is not None and unit != "C" and float(match[1]) < 0
+        if match is None or low or match[2] not in ("", unit):
             raise FileFormatError(
                 f"value {cell[:40]!r}",
                 where=f"{place}: {name}",
-                expected=f"a number, with or without {unit!r}, or [N/A]",
+                expected=f"a number{'' if unit == 'C' else ' of at least 0'}, with or without "
+                f"{unit!r}, or [N/A]",
             )
         found.values.append((number, metric, float(match[1]) * factor))
     found.stamps.append(row["timestamp"])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from instances.csv_table import number
-from instances.recordings.clocks import odd_steps, read_stamps
+from instances.recordings.clocks import odd_steps, read_stamps, zone_named
 from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened, text_content
 from lemix_opt.checks import FloatArray, choice
 from lemix_opt.errors import FieldError, FileFormatError, suggest
@@ -80,6 +80,8 @@ def read_timeline(
     choice("kind", kind, tuple(LAYOUTS))
     choice("time_unit", time_unit, (*UNITS, "date"))
     choice("truth", truth, TRUTHS)
+    if zone_named(zone) is not None and time_unit != "date":
+        raise FieldError(f"{zone!r}", where="zone", expected="time_unit='date' with it")
     _check_map(columns, kind, time_unit)
     cells, lines = _cells(path, list(dict.fromkeys(columns.values())), max_bytes)
     layout = LAYOUTS[kind]

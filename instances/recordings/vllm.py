@@ -127,6 +127,9 @@ def _odd(logged: Table) -> list[str]:
     unfinished = int(np.isnan(logged["last_token_ts"]).sum())
     if unfinished:
         said.append(f"{unfinished} requests have no last token")
+    twice = logged["request_id"].size - np.unique(logged["request_id"]).size
+    if twice:
+        said.append(f"{twice} rows repeat the request_id of another row; each counts as a request")
     back = int(np.sum(np.diff(logged["queued_ts"]) < 0))
     if back:
         said.append(f"{back} rows are queued before the row above them")
