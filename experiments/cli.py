@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +22,7 @@ from experiments import (
     cli_sweep,
     cli_trace,
 )
-from experiments.cli_options import Json, Seed, show
+from experiments.cli_options import Json, Seed, as_json_text, show
 from lemix_opt.errors import InfeasibleError, LemixError
 
 app = typer.Typer(
@@ -94,7 +93,7 @@ def solve(
     if out is not None and result.schedule is not None:
         write_schedule(result.schedule, out)
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), indent=2, default=str))
+        typer.echo(as_json_text(result.to_dict()))
     else:
         typer.echo(str(result))
     if result.status in ("infeasible", "unknown"):
@@ -154,6 +153,9 @@ def main() -> None:
     except InfeasibleError as error:
         sys.stderr.write(f"lemix: {error}\n")
         sys.exit(1)
+    except MemoryError:
+        sys.stderr.write("lemix: memory is full; ask for less, or cut the input\n")
+        sys.exit(2)
     except (LemixError, OSError) as error:
         sys.stderr.write(f"lemix: {error}\n")
         sys.exit(2)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, Seed
+from experiments.cli_options import Json, Seed, as_json_text
 from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
@@ -72,7 +71,7 @@ def bench(
             "better": found.better,
             "files": [str(path) for path in files],
         }
-        typer.echo(json.dumps(plain, indent=2))
+        typer.echo(as_json_text(plain))
     else:
         typer.echo(report_text(found))
         typer.echo(times_text(found, time_limit))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed
-from lemix_opt.checks import whole
+from experiments.cli_options import Json, Seed, as_json_text
+from lemix_opt.checks import integers, whole
 from lemix_opt.errors import FieldError
 
 Jobs = Annotated[int, typer.Option(help="Processes for the windows; 0 for one per core.")]
+_MOST_NODES = 4096
+"""Nodes of a counterfactual cluster."""
 
 
 def register(app: typer.Typer) -> None:
@@ -116,7 +117,10 @@ def demo(
     """Run the main job on a recording that the package carries."""
     from experiments.demo import demo_problem, packaged
 
-    problem = demo_problem(packaged() if trace is None else trace, whole("nodes", nodes, minimum=1))
+    problem = demo_problem(
+        packaged() if trace is None else trace,
+        int(integers("nodes", nodes, (), minimum=1, maximum=_MOST_NODES)),
+    )
     _run(problem, None, ("cpsat", 20.0, None), 8, jobs, out, as_json)
 
 
@@ -161,7 +165,7 @@ def _run(
             "times": found.times,
             "files": [str(path) for path in files],
         }
-        typer.echo(json.dumps(plain, indent=2))
+        typer.echo(as_json_text(plain))
         return
     typer.echo(report_text(found))
     typer.echo(times_text(found))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json
+from experiments.cli_options import Json, as_json_text
 from lemix_opt.errors import DatasetError
 
 
@@ -30,7 +29,7 @@ def datasets(
     if name:
         found = fetch(dataset(name))
         said = {"name": name, "path": str(found.path), "found": found.where, "sha256": "checked"}
-        typer.echo(json.dumps(said, indent=2) if as_json else f"{name}: {found.path}, hash checked")
+        typer.echo(as_json_text(said) if as_json else f"{name}: {found.path}, hash checked")
         return
     rows: list[dict[str, Any]] = []
     for key, entry in sorted(known().items()):
@@ -52,7 +51,7 @@ def datasets(
             }
         )
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(as_json_text(rows))
         return
     short = [row | {"sha256": f"{row['sha256'][:12]}…"} for row in rows]
     columns = ("name", "licence", "bytes", "sha256", "reader", "where", "get")

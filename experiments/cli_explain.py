@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed
+from experiments.cli_options import Json, Seed, as_json_text
 from lemix_opt.errors import FieldError
 from lemix_opt.policy import Policy
 from lemix_opt.trace import Trace
@@ -51,7 +50,7 @@ def explain(
     drawn = learned.draws(run.instance, draws, seed) if learned and draws else ()
     found = attribute(run, _created(policy), seed, drawn)
     if as_json:
-        typer.echo(json.dumps({"predicted_by": predicted, **asdict(found)}, indent=2))
+        typer.echo(as_json_text({"predicted_by": predicted, **asdict(found)}))
         return
     typer.echo(f"trace            {found.truth}: {found.provenance}")
     typer.echo(f"predicted costs  {predicted}")
@@ -135,7 +134,7 @@ def regret(
         "proven optima": f"{proven} of {len(parts)}",
     }
     if as_json:
-        typer.echo(json.dumps({**said, "regret": [asdict(row) for row in rows]}, indent=2))
+        typer.echo(as_json_text({**said, "regret": [asdict(row) for row in rows]}))
         return
     for name, text in said.items():
         typer.echo(f"{name:16s} {text}")

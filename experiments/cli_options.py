@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +13,27 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 
 
+def as_json_text(values: Any) -> str:
+    """Return JSON of plain values; infinity and NaN, which JSON lacks, become null."""
+    return json.dumps(_plain(values), indent=2, default=str, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if (tolist := getattr(value, "tolist", None)) is not None:
+        return _plain(tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
 def show(values: dict[str, Any], as_json: bool) -> None:
     """Print names and values, as aligned text or as JSON."""
     if as_json:
-        typer.echo(json.dumps(values, indent=2, default=str))
+        typer.echo(as_json_text(values))
         return
     width = max(map(len, values), default=0)
     for name, value in values.items():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from experiments.cli_options import Json, show
+from experiments.cli_options import Json, as_json_text, show
 from lemix_opt.errors import FieldError
 
 
@@ -35,7 +34,7 @@ def validate(
     found = check(problem, plan)
     if as_json:
         plain = [{"rule": v.rule, "message": v.message, "task": v.task} for v in found]
-        typer.echo(json.dumps({"feasible": not found, "violations": plain}, indent=2))
+        typer.echo(as_json_text({"feasible": not found, "violations": plain}))
     else:
         for violation in found:
             typer.echo(f"{violation.rule}: {violation.message}")

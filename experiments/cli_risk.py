@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json
+from experiments.cli_options import Json, as_json_text
 from lemix_opt.errors import FieldError
 
 
@@ -51,7 +50,7 @@ def risk(
         files = write_risks(found, out)
     if as_json:
         plain = {"head": found.head, "summary": found.summary, "files": [str(f) for f in files]}
-        typer.echo(json.dumps(plain, indent=2))
+        typer.echo(as_json_text(plain))
         return
     typer.echo(risk_text(found))
     typer.echo(f"{len(files)} files in {out}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json
+from experiments.cli_options import Json, as_json_text
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +32,7 @@ def study(
         tables = run_study(chosen, seeds=seeds, jobs=jobs, progress=show)
         files = write_study(tables, out)
     if as_json:
-        typer.echo(json.dumps({"bands": bands(tables.cells), "files": [str(f) for f in files]}))
+        typer.echo(as_json_text({"bands": bands(tables.cells), "files": [str(f) for f in files]}))
         return
     typer.echo(study_text(tables).split("\nAll cells\n")[0])
     typer.echo(f"{len(files)} files in {out}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json
+from experiments.cli_options import Json, as_json_text
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +32,7 @@ def sweep(
     with progress_bar(quiet=as_json) as show:
         state = run_sweep(cells, out, jobs=jobs, retry_failed=retry_failed, progress=show)
     if as_json:
-        typer.echo(json.dumps({"rows": state.rows, "times": state.times}, indent=2))
+        typer.echo(as_json_text({"rows": state.rows, "times": state.times}))
     else:
         columns = (
             Column("problem", "problem"),

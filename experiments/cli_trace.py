@@ -12,6 +12,9 @@ import typer
 from experiments.cli_options import Json, Seed, show
 from lemix_opt.errors import FieldError
 
+_SHOWN = 256
+"""Most phases, steps and metrics that are printed."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
@@ -32,7 +35,7 @@ def import_recording(
 ) -> None:
     """Turn what a program wrote into a trace file, and say what is in it."""
     from instances.readers import READERS, RECORDINGS
-    from instances.trace_files import read_recording, write_trace
+    from instances.trace_files import write_trace
     from lemix_opt.recording import Recording
 
     given = dict(_option(reader, text) for text in option or [])
@@ -47,7 +50,7 @@ def import_recording(
             f"{reader!r} reads tables", where="READER", expected=", ".join(sorted(RECORDINGS))
         )
     write_trace(found, out)
-    show(_timelines(read_recording(out)), as_json)
+    show(_timelines(found), as_json)
 
 
 def _option(reader: str, text: str) -> tuple[str, Any]:
@@ -171,16 +174,20 @@ def _timelines(recording: Any) -> dict[str, Any]:
         length = spans["end_s"].max() - spans["start_s"].min()
         lines["spans"] = f"{spans.rows} over {length:.6g} s"
         lengths = spans["end_s"] - spans["start_s"]
-        for phase in sorted(set(spans["phase"].tolist())):
-            mine = spans["phase"] == phase
-            name = f"  {phase or '(no phase)'}"
-            lines[name] = f"{int(mine.sum())}, {lengths[mine].sum():.6g} s in all"
-        for row in steps_of(spans) if "step" in spans["phase"].tolist() else ():
+        phases, phase = np.unique(spans["phase"], return_inverse=True)
+        counts, seconds = np.bincount(phase), np.bincount(phase, lengths)
+        for number, name in enumerate(phases[:_SHOWN].tolist()):
+            text = f"{counts[number]}, {seconds[number]:.6g} s in all"
+            lines[f"  {name[:40] or '(no phase)'}"] = text
+        _say_more(lines, len(phases), "phases")
+        steps = steps_of(spans) if "step" in phases else []
+        for row in steps[:_SHOWN]:
             name = f"  rank {row.pop('rank'):.0f} step {row.pop('step'):.0f}"
             name += f" device {row.pop('device'):.0f}"
             lines[name] = ", ".join(
                 f"{key[:-2]} {1e3 * value:.2f} ms" for key, value in row.items()
             )
+        _say_more(lines, len(steps), "steps")
     if requests.rows:
         ends = np.append(requests["last_token_s"], requests["queued_s"])
         lines["requests"] = (
@@ -189,6 +196,14 @@ def _timelines(recording: Any) -> dict[str, Any]:
         )
     if samples.rows:
         length = samples["time_s"].max() - samples["time_s"].min()
-        metrics = ", ".join(sorted(set(samples["metric"].tolist())))
-        lines["samples"] = f"{samples.rows} over {length:.6g} s: {metrics}"
+        metrics = sorted(set(samples["metric"].tolist()))
+        named = ", ".join(name[:40] for name in metrics[:_SHOWN])
+        lines["samples"] = f"{samples.rows} over {length:.6g} s: {named}"
+        _say_more(lines, len(metrics), "metrics")
     return lines
+
+
+def _say_more(lines: dict[str, Any], found: int, what: str) -> None:
+    """Say how many entries of one kind are not shown."""
+    if found > _SHOWN:
+        lines[f"  ({what} not shown)"] = found - _SHOWN

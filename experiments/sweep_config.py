@@ -13,9 +13,11 @@ from typing import Any
 
 from experiments.study import Study
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, suggest, unknown
+from lemix_opt.files import read_content
 from lemix_opt.objective import Objective
 from lemix_opt.result import versions
 
+_MAX_BYTES = 2**24
 _TOP = ("seeds", "time_limit_s", "deterministic_limit", "objective", "instance", "solver")
 
 
@@ -82,10 +84,9 @@ def read_grid(path: Path) -> list[Cell]:
     UnknownNameError
         For an unknown solver or study field.
     """
-    if not path.is_file():
-        raise FileFormatError("no such file", where=str(path), expected="a TOML file")
+    content = read_content(path, "a TOML file", _MAX_BYTES)
     try:
-        plain = tomllib.loads(path.read_bytes().decode())
+        plain = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{error}", where=str(path), expected="TOML") from None
     _known(path, "top level", plain, _TOP)

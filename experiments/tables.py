@@ -7,11 +7,10 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lemix_opt.errors import FileFormatError
-from lemix_opt.files import write_atomically
+from lemix_opt.files import existing_file, write_atomically
 
 Row = Mapping[str, Any]
 
@@ -48,14 +47,12 @@ def read_parquet(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], di
     """
     import polars as pl
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileFormatError("no such file", where=str(path), expected="a Parquet table")
+    path = existing_file(path, "a Parquet table")
     content = path.read_bytes()
     try:
         rows = pl.read_parquet(io.BytesIO(content)).to_dicts()
         metadata = pl.read_parquet_metadata(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise FileFormatError(
             f"not a Parquet table ({error})", where=str(path), expected="a Parquet table"
         ) from None

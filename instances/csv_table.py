@@ -109,7 +109,7 @@ def read_csv(
         ) from None
     if not lines:
         raise FileFormatError("no rows", where=str(path), expected="at least one row")
-    found = {c.name: _numbers(path, c, cells[c.name], lines) for c in columns}
+    found = {c.name: _values(path, c, cells[c.name], lines, max_bytes) for c in columns}
     return Table(
         name,
         found,
@@ -118,6 +118,17 @@ def read_csv(
         {c.name: int(np.isnan(found[c.name]).sum()) for c in columns if c.missing},
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+
+
+def number(cell: str) -> float:
+    """Return the number a cell spells in digits, point and exponent; NaN for anything else."""
+    # Python also reads 1_000 and the digits of other scripts, which no program writes here.
+    if "_" in cell or not cell.isascii():
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
 
 
 def _check_header(path: Path, header: list[str], columns: tuple[Column, ...]) -> None:
@@ -138,23 +149,28 @@ def _check_header(path: Path, header: list[str], columns: tuple[Column, ...]) ->
             )
 
 
-def _numbers(
-    path: Path, column: Column, cells: list[str], lines: list[int]
+def _values(
+    path: Path, column: Column, cells: list[str], lines: list[int], max_bytes: int
 ) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
     if column.kind == "text":
+        longest = max(range(len(cells)), key=lambda row: len(cells[row]))
+        # An array gives every cell the room of the longest.
+        if len(cells[longest]) * len(cells) > max_bytes:
+            raise FileFormatError(
+                f"text of {len(cells[longest])} characters",
+                where=f"{path}:{lines[longest]}: {column.name}",
+                expected=f"at most {max_bytes // len(cells)} in each of {len(cells)} rows",
+            )
         return np.array(cells)
     values = np.empty(len(cells))
     for i, cell in enumerate(cells):
         if cell in column.missing:
             values[i] = math.nan
             continue
-        try:
-            value = float(cell)
-        except ValueError:
-            value = math.nan
+        value = number(cell)
         low = value <= column.minimum if column.positive else value < column.minimum
-        # Above 2^53 neighbouring whole numbers are one float.
-        whole = column.kind != "int" or (abs(value) <= 2**53 and value == math.floor(value))
+        # From 2^53 on neighbouring whole numbers are one float.
+        whole = column.kind != "int" or (abs(value) < 2**53 and value == math.floor(value))
         if not math.isfinite(value) or low or not whole:
             kind = "a whole number below 2^53" if column.kind == "int" else "a number"
             bound = "more than" if column.positive else "at least"

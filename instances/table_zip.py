@@ -8,7 +8,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from instances.parquet_guard import check_parquet
 from lemix_opt.errors import FileFormatError
-from lemix_opt.files import write_atomically
+from lemix_opt.files import existing_file, write_atomically
 from lemix_opt.recording import FLOAT, INT, TEXT
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -94,10 +93,8 @@ class TableZip:
     """
 
     def __init__(self, path: str | os.PathLike[str], expected: str, max_bytes: int) -> None:
-        self.path, self.expected = Path(path), expected
+        self.path, self.expected = existing_file(path, expected), expected
         self.left = self.max_bytes = max_bytes
-        if not self.path.is_file():
-            raise FileFormatError("no such file", where=str(self.path), expected=expected)
         if self.path.stat().st_size > max_bytes:
             raise self._too_large()
         try:

@@ -96,7 +96,7 @@ def integers(
     if array.dtype.kind == "f":
         _first(name, array, ~np.isfinite(array), "a whole number")
         _first(name, array, array != np.floor(array), "a whole number")
-        _first(name, array, np.abs(array) > 2.0**53, "a whole number below 2^53")
+        _first(name, array, np.abs(array) >= 2.0**53, "a whole number below 2^53")
     if array.dtype.kind == "u":
         _first(name, array, array > np.iinfo(np.int64).max, "a number below 2^63")
     array = array.astype(np.int64)

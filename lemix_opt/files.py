@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import tempfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
+from lemix_opt.checks import whole
 from lemix_opt.errors import FileFormatError, LemixError
+
+_PIECE_BYTES = 2**20
+
+
+def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
+    """Return the path of a regular file that may be read.
+
+    Raises
+    ------
+    FileFormatError
+        If there is none; folders, pipes and devices are refused, which end never or only once.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise FileFormatError("no such file", where=str(path), expected=expected)
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "a pipe or device"
+            raise FileFormatError(f"{what}, no file", where=str(path), expected=expected)
+        path.open("rb").close()
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        said = error.strerror if isinstance(error, OSError) else error
+        raise FileFormatError(
+            f"cannot be read ({said})", where=str(path), expected=expected
+        ) from None
+    return path
 
 
 def read_content(path: str | os.PathLike[str], expected: str, max_bytes: int) -> bytes:
@@ -28,12 +59,10 @@ def read_content(path: str | os.PathLike[str], expected: str, max_bytes: int) ->
     FileFormatError
         If the file is missing, damaged or too large.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileFormatError("no such file", where=str(path), expected=expected)
+    path, max_bytes = existing_file(path, expected), whole("max_bytes", max_bytes, minimum=1)
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+            content = _up_to(file, max_bytes + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FileFormatError(
             f"damaged gzip ({error})", where=str(path), expected="a whole gzip file"
@@ -45,8 +74,19 @@ def read_content(path: str | os.PathLike[str], expected: str, max_bytes: int) ->
     return content
 
 
+def _up_to(file: BinaryIO | gzip.GzipFile, size: int) -> bytes:
+    """Read at most so many bytes; `read` itself would make room for all of them at once."""
+    found = io.BytesIO()
+    while (left := size - found.tell()) and (piece := file.read(min(left, _PIECE_BYTES))):
+        found.write(piece)
+    return found.getvalue()
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Put `content` at `path`; when anything fails, what was there before stays as it was.
+
+    A link stays one, and its target is replaced. What is no regular file, such as ``/dev/null``,
+    stays too and is written to.
 
     Raises
     ------
@@ -58,7 +98,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise LemixError("no such folder", where=str(path.parent), expected="an existing folder")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}", suffix=".tmp")
+    if path.is_dir():
+        raise LemixError("is a folder", where=str(path), expected="a file to write")
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    # Names may be as long as the file system allows.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from lemix_opt.errors import LemixError, check_keywords, unknown
+from lemix_opt.errors import FieldError, LemixError, check_keywords, unknown
 
 T = TypeVar("T")
 
@@ -77,9 +77,24 @@ class Registry(Generic[T]):
         return tuple(inspect.signature(self.factory(name)).parameters)
 
     def create(self, name: str, **parameters: Any) -> T:
-        """Build the thing called `name`; unknown keywords raise, naming the nearest known one."""
+        """Build the thing called `name`; unknown keywords raise, naming the nearest known one.
+
+        Raises
+        ------
+        UnknownNameError
+            For an unknown name or keyword.
+        FieldError
+            If a keyword without default is missing.
+        """
         factory = self.factory(name)
         known = inspect.signature(factory).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             check_keywords(f"{self.kind} {name!r}", parameters, known)
+        for key, parameter in known.items():
+            needed = parameter.default is parameter.empty and parameter.kind not in (
+                parameter.VAR_KEYWORD,
+                parameter.VAR_POSITIONAL,
+            )
+            if needed and key not in parameters:
+                raise FieldError(f"no {key!r}", where=f"{self.kind} {name!r}", expected="a value")
         return factory(**parameters)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lemix_opt.checks import BoolArray, FloatArray, floats, whole
+from lemix_opt.checks import BoolArray, FloatArray, floats, integers, whole
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def exact_share(hits: int, of: int) -> Share:
     from scipy.stats import beta
 
     of = whole("of", of, minimum=0)
-    hits = min(whole("hits", hits, minimum=0), of)
+    hits = int(integers("hits", hits, (), minimum=0, maximum=of))
     tail = 0.025
     low = float(beta.ppf(tail, hits, of - hits + 1)) if hits else 0.0
     high = float(beta.ppf(1 - tail, hits + 1, of - hits)) if hits < of else 1.0

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lemix_opt.errors import FieldError, FileFormatError
-from lemix_opt.files import write_atomically
+from lemix_opt.files import existing_file, write_atomically
 
+VERSION = 2
+"""Of the models' attributes; to be raised when a kind of model that is saved changes them."""
 _TRUSTED = {
     "predictors.boosting.SymmetricTrees",
     "predictors.efficiencies.TermTree",
@@ -46,6 +48,8 @@ _MALFORMED = (
     AttributeError,
     ImportError,
     LookupError,
+    # What an array's header claims is not there.
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -88,7 +92,7 @@ def save_model(model: Any, path: str | os.PathLike[str], data_sha256: str) -> No
     """
     import skops.io
 
-    content = skops.io.dumps({"model": model, "data_sha256": data_sha256})
+    content = skops.io.dumps({"version": VERSION, "model": model, "data_sha256": data_sha256})
     foreign = set(skops.io.get_untrusted_types(data=content)) - _TRUSTED
     if foreign:
         raise FieldError(
@@ -107,9 +111,9 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     """
     import skops.io
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileFormatError("no such file", where=str(path), expected="a saved model")
+    path = existing_file(path, "a saved model")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise FileFormatError(f"{size} bytes", where=str(path), expected=f"at most {_MOST_BYTES}")
     content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
@@ -131,8 +135,20 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         found = skops.io.loads(content, trusted=sorted(_TRUSTED))
     except _MALFORMED as error:
         raise _malformed(path, error) from None
-    if not isinstance(found, dict) or set(found) != {"model", "data_sha256"}:
+    if not isinstance(found, dict) or not {"model", "data_sha256"} <= set(found):
         raise FileFormatError(
             f"holds a {type(found).__name__}", where=str(path), expected="a file of save_model"
         )
-    return SavedModel(**found)
+    version, model, sha256 = (found.get(key) for key in ("version", "model", "data_sha256"))
+    if version != VERSION:
+        raise FileFormatError(
+            f"version {str(version)[:20]}",
+            where=str(path),
+            expected=f"version {VERSION}",
+            hint="Fit it again with 'lemix fit --out'",
+        )
+    if not isinstance(sha256, str):
+        raise FileFormatError(
+            f"a {type(sha256).__name__}", where=f"{path}: data_sha256", expected="a hash as text"
+        )
+    return SavedModel(model, sha256)

@@ -6,11 +6,13 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_cli import lemix
 from test_recordings_nvidia_smi import AUTUMN, _log
 from test_recordings_vllm import LOG, SERIES
 
+from experiments.cli_options import as_json_text
 from experiments.demo import packaged
 
 
@@ -42,6 +44,9 @@ def test_import_writes_what_trace_prints(tmp_path: Path) -> None:
         ("import nvidia-smi g.csv --out t.zip --set zne=UTC", "Did you mean 'zone'"),
         ("import nvidia-smi g.csv --out t.zip --set zone", "expected name=value"),
         ("import nvidia-smi g.csv --out t.zip --set max_bytes=x", "expected a number"),
+        ("import nvidia-smi g.csv --out t.zip --set max_bytes=-1", "max_bytes: value -1"),
+        ("import timeline g.csv --out t.zip", "no 'columns'; expected a value"),
+        ("demo --nodes 1000000000", "nodes: value 1000000000; expected at most 4096"),
         ("import nvidia-smi g.csv --out no/t.zip", "no: no such folder"),
         ("trace g.csv", "g.csv: not a zip file"),
         ("trace absent.zip", "absent.zip: no such file"),
@@ -81,3 +86,21 @@ def test_explain_says_what_an_error_means(tmp_path: Path) -> None:
     said = json.loads(shown.stdout)
     assert [step["name"] for step in said["steps"]][-2:] == ["time model", "speed"]
     assert {metric["draws"] for metric in said["expected"]} == {20}
+
+
+def test_many_phases_and_counters_are_counted_not_listed(tmp_path: Path) -> None:
+    rows = "".join(f"{k},{k + 1},p{k:04d},m{k:04d}\n" for k in range(1000))
+    (tmp_path / "t.csv").write_text("a,b,p,m\n" + rows)
+    spans = 'columns={"start_s":"a","end_s":"b","phase":"p"}'
+    found = lemix("import", "timeline", "t.csv", "--out", "t.zip", "--set", spans, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "(phases not shown)" in found.stdout
+    assert len(found.stdout.splitlines()) < 300
+    samples = ("--set", 'columns={"time_s":"a","value":"b","metric":"m"}', "--set", "kind=samples")
+    found = lemix("import", "timeline", "t.csv", "--out", "t.zip", *samples, cwd=tmp_path)
+    assert "(metrics not shown)" in found.stdout
+
+
+def test_json_has_no_numbers_that_json_lacks() -> None:
+    values = {"a": (np.float64("nan"), [float("inf"), 1.5]), "b": np.int64(3), "c": np.ones(2)}
+    assert json.loads(as_json_text(values)) == {"a": [None, [None, 1.5]], "b": 3, "c": [1, 1]}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lemix_opt.errors import LemixError
-from lemix_opt.files import write_atomically
+from lemix_opt.errors import FieldError, FileFormatError, LemixError
+from lemix_opt.files import read_content, write_atomically
 
 
 def test_content_and_rights_are_those_of_a_new_file(tmp_path: Path) -> None:
@@ -38,3 +40,69 @@ def test_a_full_disk_leaves_the_old_file(
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(LemixError, match=r"none: no such folder"):
         write_atomically(tmp_path / "none" / "file", b"")
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_atomically(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    # A link in place of /dev/null itself, which a failing test would replace.
+    (tmp_path / "null").symlink_to("/dev/null")
+    write_atomically(tmp_path / "null", b"new")
+    assert (tmp_path / "null").is_char_device()
+    os.mkfifo(tmp_path / "pipe")
+    end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(tmp_path / "pipe", b"new")
+    assert os.read(end, 10) == b"new"
+    os.close(end)
+
+
+def test_a_folder_is_no_file_to_write_and_names_may_be_long(tmp_path: Path) -> None:
+    with pytest.raises(LemixError, match="is a folder"):
+        write_atomically(tmp_path, b"new")
+    write_atomically(tmp_path / ("n" * 255), b"new")
+    assert (tmp_path / ("n" * 255)).read_bytes() == b"new"
+
+
+def test_a_process_that_is_killed_or_has_no_room_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    write = (
+        "import os, resource, signal, sys\n"
+        "from lemix_opt.files import write_atomically\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "if sys.argv[1] == 'full':\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "else:\n"
+        "    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_atomically('file', bytes(10**6))\n"
+    )
+    for how, code in (("full", 1), ("killed", -9)):
+        run = subprocess.run(
+            [sys.executable, "-c", write, how],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            capture_output=True,
+            check=False,
+        )
+        assert (run.returncode, how == "killed" or b"OSError" in run.stderr) == (code, True)
+        assert (tmp_path / "file").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("what", ["/dev/zero", "folder", "pipe", "absent", "n" * 300, "a\0b"])
+def test_what_cannot_be_read_whole_is_refused_at_once(tmp_path: Path, what: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileFormatError, match=r"expected a table"):
+        read_content(tmp_path / what, "a table", 10)
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1.5, float("nan"), 2**70])
+def test_a_limit_is_a_whole_number(tmp_path: Path, limit: float) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with pytest.raises(FieldError, match="max_bytes"):
+        read_content(tmp_path / "file", "a table", limit)  # type: ignore[arg-type]

@@ -85,6 +85,25 @@ def test_peaks_grow_with_rows_and_length(
     assert peak(run) <= peak(replace(run, checkpointing=False)) * 1.5
 
 
+@given(st.sampled_from(sorted(SHAPES)), st.integers(2, 16), st.booleans(), st.booleans())
+def test_sharding_divides_states_and_layers_add(
+    name: str, gpus: int, adapted: bool, kept: bool
+) -> None:
+    run = TrainingRun(2, 512, method="lora" if adapted else "full", rank=8, checkpointing=not kept)
+    whole, shared = parts(run, name), parts(replace(run, gpus=gpus), name)
+    divided = {"weights", "moments", "step"}
+    for part in divided:
+        assert shared[part] == pytest.approx(whole[part] / gpus)
+    # Collecting what is shared out and its second copy come only with sharding.
+    for part in set(PARTS) - divided - {"gathered", "second_checkpoints"}:
+        assert shared[part] == whole[part]
+    shape = model_shape(name)
+    layer = (shape.parameters - shape.embedding_parameters - shape.head_parameters) / shape.layers
+    deeper = replace(shape, layers=shape.layers + 1, parameters=shape.parameters + layer)
+    assert np.all(training_parts(deeper, run) >= training_parts(shape, run) * (1 - 1e-12))
+    assert training_parts(deeper, run).sum() > training_parts(shape, run).sum()
+
+
 @pytest.mark.parametrize(
     "change", [{"rows": 0}, {"length": -1.0}, {"method": "half"}, {"padding": "odd"}]
 )

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from lemix_opt.errors import FieldError
 from predictors.out_of_memory import exact_share, fit_limit
 
 
@@ -44,3 +45,8 @@ def test_the_limit_is_the_lowest_that_keeps_its_promise(
 
 def test_where_nothing_failed_nothing_is_said_to_fail() -> None:
     assert fit_limit(np.array([1.0, 2.0]), np.array([False, False])) == float("inf")
+
+
+def test_more_hits_than_rows_are_refused() -> None:
+    with pytest.raises(FieldError, match="hits: value 3; expected at most 2"):
+        exact_share(3, 2)

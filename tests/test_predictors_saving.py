@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 from lemix_opt.errors import FileFormatError
+from predictors import saving
 from predictors.model_shapes import model_shape
 from predictors.operation_model import OperationTimeModel
 from predictors.operations import operation_rows, terms
@@ -96,6 +97,29 @@ def test_hostile_files_are_refused_and_run_nothing(saved: Path, tmp_path: Path) 
     with pytest.raises(FileFormatError):
         load_model(path)
     assert not trace.exists()
+
+
+def test_files_of_other_versions_and_sizes_are_refused(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.skops"
+    monkeypatch.setattr(saving, "VERSION", saving.VERSION - 1)
+    with pytest.raises(FileFormatError, match=r"version 2; expected version 1\. Fit it again"):
+        load_model(saved)
+    monkeypatch.undo()
+    save_model(load_model(saved).model, path, 7)  # type: ignore[arg-type]
+    with pytest.raises(FileFormatError, match="data_sha256: a int"):
+        load_model(path)
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            # An array whose header claims more than any memory holds.
+            claims = old.read(name).replace(b"'shape': (", b"'shape': (10000000000000, ", 1)
+            new.writestr(name, claims if name.endswith(".npy") else old.read(name))
+    with pytest.raises(FileFormatError, match="not a saved model"):
+        load_model(path)
+    monkeypatch.setattr(saving, "_MOST_BYTES", 100)
+    with pytest.raises(FileFormatError, match="expected at most 100"):
+        load_model(saved)
 
 
 @settings(

@@ -17,6 +17,7 @@ from measured_data import DATA, needs_data
 from instances.recordings.kineto import read_kineto
 from instances.recordings.steps import merge, steps_of
 from lemix_opt import LemixError
+from lemix_opt.recording import table
 
 
 def event(cat: str, name: str, ts: float, dur: float, tid: int = 1, **args: Any) -> dict[str, Any]:
@@ -189,3 +190,54 @@ def test_mutated_real_traces(data: st.DataObject) -> None:
     else:
         plain = gzip.decompress(packed)[:400_000]
         refused_by_name_or_read(read_kineto, mutated(data, plain, lines=False), ".json")
+
+
+def test_a_mark_of_byte_order_is_no_content(tmp_path: Path) -> None:
+    put(tmp_path / "t.json", step())
+    marked = tmp_path / "m.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "t.json").read_bytes())
+    assert read_kineto(marked).spans.rows == read_kineto(tmp_path / "t.json").spans.rows
+
+
+drawn_spans = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.integers(-1, 2),
+        st.integers(0, 1),
+        st.sampled_from(["step", "forward", "backward", "update", "communication", "other"]),
+        st.integers(0, 12),
+        st.integers(0, 4),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(drawn_spans)
+@settings(max_examples=150, deadline=None)
+def test_times_of_steps_are_counts_of_seconds(drawn: list[Any]) -> None:
+    names = ("node", "task", "device", "phase", "start_s")
+    columns = {name: [row[k] for row in drawn] for k, name in enumerate(names)}
+    ends = [row[4] + row[5] for row in drawn]
+    found = steps_of(table("spans", columns | {"end_s": [float(end) for end in ends]}))
+    work = [row for row in drawn if row[3] != "step"]
+    keys = sorted({row[:3] for row in work if row[1] >= 0})
+    assert [(row["rank"], row["step"], row["device"]) for row in found] == keys
+
+    def seconds(rows: list[Any], within: range) -> int:
+        return len({s for row in rows for s in range(row[4], row[4] + row[5])} & set(within))
+
+    for said, (node, task, device) in zip(found, keys, strict=True):
+        here = [row for row in work if (row[0], row[2]) == (node, device)]
+        mine = [row for row in here if row[1] == task]
+        within = range(min(row[4] for row in mine), max(row[4] + row[5] for row in mine))
+        busy = seconds(here, within)
+        assert said["gpu_s"] == len(within)
+        assert said["idle_s"] == len(within) - busy
+        computing = seconds([row for row in here if row[3] != "communication"], within)
+        assert said["communication_alone_s"] == busy - computing
+        for phase in ("forward", "backward", "update", "communication", "other"):
+            rows = [row for row in mine if row[3] == phase]
+            assert said[f"{phase}_s"] == seconds(rows, within)
+        steps = [row[5] for row in drawn if (*row[:2], row[3]) == (node, task, "step")]
+        assert said["step_s"] == sum(steps) if steps else np.isnan(said["step_s"])

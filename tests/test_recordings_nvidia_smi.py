@@ -95,12 +95,26 @@ def test_spring_and_gaps(tmp_path: Path) -> None:
         (UNITS + "2024/05/01 25:00:02, 0, 46 %, 1\n", "", ":5: value '2024/05/01 25"),
         (UNITS + "2024/05/01 12:00:02, A, 46 %, 1\n", "", ":5: index: value 'A'"),
         ("timestamp, index\n", "", "at least one counter"),
+        (UNITS.replace("[MiB]", "[GiB]"), "", r":1: memory\.used: unit 'GiB'; expected 'MiB'"),
+        (BARE, "timestamp,index,utilization.gpu,memory.used [kB]", "memory.used: unit 'kB'"),
+        (UNITS + "2024/05/01 12:00:02, 0, 46 %, -1\n", "", "memory.used: value '-1'; .*least 0"),
     ],
 )
 def test_what_cannot_be_is_named(tmp_path: Path, log: str, fields: str, said: str) -> None:
     (tmp_path / "g.csv").write_text(log)
     with pytest.raises(LemixError, match=said):
         read_nvidia_smi(tmp_path / "g.csv", fields=fields)
+
+
+def test_many_devices_take_neither_long_nor_many_words(tmp_path: Path) -> None:
+    rows = [f"2024/05/01 12:00:{s:02d}, gpu{d}, 1 %\n" for d in range(3000) for s in (9, 8)]
+    (tmp_path / "g.csv").write_text("timestamp, uuid, utilization.gpu [%]\n" + "".join(rows))
+    found = read_nvidia_smi(tmp_path / "g.csv")
+    said = found.provenance.warnings
+    assert said[0] == "line 3: the clock of device 0 goes back by 1 s"
+    assert "the clocks of 2984 more devices too" in said
+    assert len(said) < 25
+    assert len(set(found.samples["device"].tolist())) == 3000
 
 
 def test_an_unknown_zone_is_refused(tmp_path: Path) -> None:

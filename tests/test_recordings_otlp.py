@@ -114,6 +114,12 @@ def test_a_gzip_bomb_takes_no_more_than_the_limit(tmp_path: Path) -> None:
     assert peak_bytes(lambda: read_otlp(tmp_path / "o.json.gz", max_bytes=2**20)) < 2**23
 
 
+@pytest.mark.parametrize("first", [b"", b"{}\n{}\n"])
+def test_many_short_lines_are_read_one_at_a_time(tmp_path: Path, first: bytes) -> None:
+    (tmp_path / "o.json").write_bytes(first + b"ab\n" * 10**6)
+    assert peak_bytes(lambda: read_otlp(tmp_path / "o.json")) < 2**25
+
+
 @given(st.data(), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_mutated_exports(data: st.DataObject, by_line: bool) -> None:

@@ -53,6 +53,14 @@ def test_dates_with_offsets_are_one_clock(read: Any) -> None:
         read(DATED.format("2024-05-01T12:00:04"), columns, time_unit="date")
 
 
+def test_a_zone_is_for_dates(read: Any) -> None:
+    columns = {"start_s": "s", "end_s": "e"}
+    with pytest.raises(LemixError, match=r"zone: 'UTC'; expected time_unit='date'"):
+        read("s,e\n1,2\n", columns, zone="UTC")
+    with pytest.raises(LemixError, match=r"t.csv:2: s: value '1_0'"):
+        read("s,e\n1_0,20\n", columns)
+
+
 def test_jumps_of_the_clock_are_reported(read: Any) -> None:
     back = CSV + "forward,3,10,20,\nforward,4,30,25,\n"
     found = read(back, MAP)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import mutated, refused_by_name_or_read
+from fuzzing import mutated, peak_bytes, refused_by_name_or_read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured_data import DATA, needs_data
@@ -58,6 +58,28 @@ def test_a_request_without_tokens_stays_without(tmp_path: Path) -> None:
 def test_what_cannot_be_is_named(tmp_path: Path, row: str, said: str) -> None:
     (tmp_path / "r.csv").write_text(LOG + row + "\n")
     with pytest.raises(LemixError, match=said):
+        read_vllm(tmp_path / "r.csv")
+
+
+def test_what_is_odd_but_possible_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(LOG + "a,20,3,100.5,100.75,101,103\n")
+    said = read_vllm(tmp_path / "r.csv").provenance.warnings
+    assert any(text.startswith("1 rows repeat the request_id") for text in said)
+
+
+@pytest.mark.parametrize("count", ["9007199254740993", "1_0", "٣", "１"])
+def test_a_count_is_what_was_written_or_refused(tmp_path: Path, count: str) -> None:
+    (tmp_path / "r.csv").write_text(LOG + f"c,{count},1,104,105,105,106\n", encoding="utf-8")
+    with pytest.raises(LemixError, match=":4: input_toks: value"):
+        read_vllm(tmp_path / "r.csv")
+
+
+def test_one_wide_cell_does_not_widen_all(tmp_path: Path) -> None:
+    wide = "w" * 50_000 + ",7,1,104,105,105,106\n"
+    (tmp_path / "r.csv").write_text(LOG + wide + "c,7,1,104,105,105,106\n" * 10_000)
+    taken = peak_bytes(lambda: read_vllm(tmp_path / "r.csv"))
+    assert taken < 2**25
+    with pytest.raises(LemixError, match=":4: request_id: text of 50000 characters"):
         read_vllm(tmp_path / "r.csv")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from instances.readers import READERS
 from lemix_opt import Objective
 from lemix_opt.errors import FieldError, LemixError, UnknownNameError
 from lemix_opt.registry import Registry
@@ -40,3 +41,8 @@ def test_objectives_that_make_no_sense_are_refused() -> None:
         Objective(makespan=1, lexicographic=("makespam",))
     with pytest.raises(FieldError, match="lexicographic"):
         Objective(makespan=1, idle=1, lexicographic=("idle",))
+
+
+def test_a_missing_keyword_is_named() -> None:
+    with pytest.raises(LemixError, match="reader 'timeline': no 'columns'"):
+        READERS.create("timeline", path="t.csv")

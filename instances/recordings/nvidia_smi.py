@@ -12,6 +12,7 @@ import numpy as np
 
 from instances.recordings.clocks import odd_steps, read_stamps
 from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, text_content
+from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.errors import FieldError, FileFormatError, suggest
 from lemix_opt.recording import Provenance, Recording, table
 
@@ -39,6 +40,8 @@ _ALIASES = {"clocks.current.sm": "clocks.sm", "clocks.current.memory": "clocks.m
 _ALIASES |= {"clocks.current.graphics": "clocks.gr", "gpu_uuid": "uuid", "gpu_name": "name"}
 _DEVICES = ("index", "uuid", "pci.bus_id", "gpu_bus_id", "serial", "gpu_serial")
 """Fields that tell devices apart, best first."""
+_DEVICES_SAID = 16
+"""Devices whose clocks are written about."""
 _MISSING = re.compile(
     r"\[?(n/?a|not supported|unknown error|insufficient permissions|not found"
     r"|gpu requires reset|gpu is lost|requested functionality has been deprecated)\]?",
@@ -94,6 +97,7 @@ def read_nvidia_smi(
     names = [_field(name)[0] for name in fields.split(",")] if fields else []
     if fields:
         _check_fields("fields", names)
+        _check_units("fields", fields.split(","))
     found = _Rows()
     try:
         for row in rows:
@@ -104,6 +108,7 @@ def read_nvidia_smi(
             if "timestamp" in cells:
                 heads = [_field(cell)[0] for cell in cells]
                 _check_fields(place, heads)
+                _check_units(place, cells)
                 if names and heads != names:
                     raise FileFormatError(
                         f"fields {', '.join(heads)[:200]}",
@@ -152,6 +157,15 @@ def _check_fields(place: str, names: list[str]) -> None:
         )
 
 
+def _check_units(place: str, heads: list[str]) -> None:
+    """Refuse a header whose units are not those that nvidia-smi counts in."""
+    for name, unit in map(_field, heads):
+        if unit and name in _METRICS and unit != _METRICS[name][1]:
+            raise FileFormatError(
+                f"unit {unit[:20]!r}", where=f"{place}: {name}", expected=repr(_METRICS[name][1])
+            )
+
+
 def _add(found: _Rows, place: str, line: int, names: list[str], cells: list[str]) -> None:
     if len(cells) != len(names):
         raise FileFormatError(
@@ -168,11 +182,13 @@ def _add(found: _Rows, place: str, line: int, names: list[str], cells: list[str]
             continue
         metric, unit, factor = _METRICS[name]
         match = _NUMBER.fullmatch(cell)
-        if match is None or match[2] not in ("", unit):
+        low = match is not None and unit != "C" and float(match[1]) < 0
+        if match is None or low or match[2] not in ("", unit):
             raise FileFormatError(
                 f"value {cell[:40]!r}",
                 where=f"{place}: {name}",
-                expected=f"a number, with or without {unit!r}, or [N/A]",
+                expected=f"a number{'' if unit == 'C' else ' of at least 0'}, with or without "
+                f"{unit!r}, or [N/A]",
             )
         found.values.append((number, metric, float(match[1]) * factor))
     found.stamps.append(row["timestamp"])
@@ -184,12 +200,7 @@ def _recording(path: Path, found: _Rows, names: list[str], zone: str) -> Recordi
     clock = read_stamps(str(path), found.stamps, found.lines, zone)
     by = next((name for name in _DEVICES if name in names), "")
     numbers = _numbers(path, found, by)
-    said = []
-    lines = np.array(found.lines)
-    for device in np.unique(numbers).tolist():
-        mine = numbers == device
-        of = f"device {device}" if device >= 0 else ""
-        said += odd_steps(clock.seconds[mine], lines[mine], of)
+    said = _odd(clock.seconds, np.array(found.lines), numbers)
     if not by:
         said.append("no field tells devices apart; all rows have device -1")
     elif by != "index":
@@ -224,7 +235,21 @@ def _recording(path: Path, found: _Rows, names: list[str], zone: str) -> Recordi
     return Recording(provenance, samples=samples)
 
 
-def _numbers(path: Path, found: _Rows, by: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _odd(seconds: FloatArray, lines: IntArray, numbers: IntArray) -> list[str]:
+    """Say where the clocks of devices went back or left gaps; of many devices only of the first."""
+    order = np.argsort(numbers, kind="stable")
+    firsts = np.flatnonzero(np.diff(numbers[order], prepend=-2))
+    odd = []
+    for mine in np.split(order, firsts[1:]):
+        device = int(numbers[mine[0]])
+        of = f"device {device}" if device >= 0 else ""
+        odd += [found] if (found := odd_steps(seconds[mine], lines[mine], of)) else []
+    said = [line for found in odd[:_DEVICES_SAID] for line in found]
+    more = len(odd) - _DEVICES_SAID
+    return [*said, *([f"the clocks of {more} more devices too"] if more > 0 else [])]
+
+
+def _numbers(path: Path, found: _Rows, by: str) -> IntArray:
     """Return the device of every row: its index, or the place of its name among the names."""
     if not by:
         return np.full(len(found.devices), -1, dtype=np.int64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -139,14 +141,21 @@ def read_otlp(
 
 def _exports(content: bytes, path: Source) -> list[tuple[int, _Export]]:
     """Return the requests of the file with the lines at which they begin."""
-    lines = [(n, line) for n, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    first = [line for _, line in islice(_lines(content), 2)]
     # In lines of JSON every line ends what it began; a file laid out by hand does not.
-    by_line = len(lines) > 1 and all(
-        line.strip().startswith(b"{") and line.strip().endswith(b"}") for _, line in lines[:2]
+    by_line = len(first) > 1 and all(
+        line.startswith(b"{") and line.endswith(b"}") for line in first
     )
     if not by_line:
         return [(1, decoded(content, _Export, path))]
-    return [(number, decoded(line, _Export, path, number)) for number, line in lines]
+    return [(number, decoded(line, _Export, path, number)) for number, line in _lines(content)]
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not empty, stripped, with their numbers; one at a time."""
+    for number, line in enumerate(io.BytesIO(content), 1):
+        if stripped := line.strip():
+            yield number, stripped
 
 
 def _service(group: _Group, found: _Found) -> int:

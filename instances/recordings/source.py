@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from lemix_opt.checks import whole
 from lemix_opt.errors import FileFormatError
 from lemix_opt.files import read_content
 
@@ -72,14 +74,14 @@ def json_content(path: Source, expected: str, max_bytes: int, max_objects: int) 
     """
     content = read_content(path, expected, max_bytes)
     objects = content.count(b"{")
-    if objects > max_objects:
+    if objects > whole("max_objects", max_objects, minimum=1):
         raise FileFormatError(
             f"up to {objects} JSON objects",
             where=str(path),
             expected=f"at most {max_objects}",
             hint="Raise max_objects if the file can be trusted",
         )
-    return content
+    return content.removeprefix(BOM_UTF8)
 
 
 def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:

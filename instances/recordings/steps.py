@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lemix_opt.checks import BoolArray, FloatArray
+from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.table import Table
 
 STEP, FORWARD, BACKWARD, UPDATE = "step", "forward", "backward", "update"
@@ -27,42 +27,68 @@ def steps_of(spans: Table) -> list[dict[str, float]]:
         that runs at the same time counted once; ``communication_alone_s``, with nothing else
         running; and ``idle_s``, in which the device did nothing at all, be it of this step or not.
     """
+    phase, task = spans["phase"], spans["task"]
+    works = phase != STEP
+    processor: dict[tuple[int, int], float] = {}
+    for row in np.flatnonzero(~works).tolist():
+        key = int(spans["node"][row]), int(task[row])
+        length = float(spans["end_s"][row] - spans["start_s"][row])
+        processor[key] = processor.get(key, 0.0) + length
     rows = []
-    work = spans["phase"] != STEP
-    keys = np.column_stack([spans["node"], spans["task"], spans["device"]])
-    for node, task, device in np.unique(keys[work & (spans["task"] >= 0)], axis=0).tolist():
-        here = work & (spans["node"] == node) & (spans["device"] == device)
-        mine = here & (spans["task"] == task)
-        start, end = spans["start_s"][mine].min(), spans["end_s"][mine].max()
-        on_cpu = (spans["phase"] == STEP) & (spans["node"] == node) & (spans["task"] == task)
-        phases = (FORWARD, BACKWARD, UPDATE, COMMUNICATION, OTHER)
-        taken = {p: _covered(spans, mine & (spans["phase"] == p), start, end) for p in phases}
-        computing = _covered(spans, here & (spans["phase"] != COMMUNICATION), start, end)
-        busy = _covered(spans, here, start, end)
-        rows.append(
-            {
-                "rank": node,
-                "step": task,
-                "device": device,
-                "step_s": float(
-                    (spans["end_s"][on_cpu] - spans["start_s"][on_cpu]).sum()
-                    if on_cpu.any()
-                    else np.nan
-                ),
-                "gpu_s": float(end - start),
-                **{f"{phase}_s": seconds for phase, seconds in taken.items()},
-                "communication_alone_s": busy - computing,
-                "idle_s": float(end - start) - busy,
+    for here in _groups(spans, ("node", "device"), np.flatnonzero(works)):
+        node, device = int(spans["node"][here[0]]), int(spans["device"][here[0]])
+        busy = _Cover(spans, here)
+        computing = _Cover(spans, here[phase[here] != COMMUNICATION])
+        for mine in _groups(spans, ("task",), here[task[here] >= 0]):
+            start, end = float(spans["start_s"][mine].min()), float(spans["end_s"][mine].max())
+            step, kinds = int(task[mine[0]]), phase[mine]
+            taken = {
+                f"{kind}_s": _Cover(spans, mine[kinds == kind]).between(start, end)
+                for kind in (FORWARD, BACKWARD, UPDATE, COMMUNICATION, OTHER)
             }
-        )
-    return rows
+            covered = busy.between(start, end)
+            rows.append(
+                {
+                    "rank": node,
+                    "step": step,
+                    "device": device,
+                    "step_s": processor.get((node, step), float("nan")),
+                    "gpu_s": end - start,
+                    **taken,
+                    # Sums of many lengths differ in their last bits.
+                    "communication_alone_s": max(covered - computing.between(start, end), 0.0),
+                    "idle_s": max(end - start - covered, 0.0),
+                }
+            )
+    return sorted(rows, key=lambda row: (row["rank"], row["step"], row["device"]))
 
 
-def _covered(spans: Table, rows: BoolArray, start: float, end: float) -> float:
-    """Seconds between start and end that some of the spans cover."""
-    found = np.column_stack([spans["start_s"][rows], spans["end_s"][rows]])
-    found = merge(found[np.argsort(found[:, 0], kind="stable")]).clip(start, end)
-    return float((found[:, 1] - found[:, 0]).sum())
+def _groups(spans: Table, by: tuple[str, ...], rows: IntArray) -> list[IntArray]:
+    """Split rows by the values of some columns."""
+    keys = np.stack([spans[name][rows] for name in by])
+    order = np.lexsort(keys)
+    changes = np.flatnonzero((np.diff(keys[:, order]) != 0).any(axis=0)) + 1
+    return np.split(rows[order], changes) if rows.size else []
+
+
+class _Cover:
+    """The union of some spans, to ask how much of a stretch of time it takes."""
+
+    def __init__(self, spans: Table, rows: IntArray) -> None:
+        found = np.column_stack([spans["start_s"][rows], spans["end_s"][rows]])
+        found = merge(found[np.argsort(found[:, 0], kind="stable")])
+        self.start, self.end = found[:, 0], found[:, 1]
+        self.before = np.concatenate([[0.0], np.cumsum(self.end - self.start)])
+
+    def between(self, start: float, end: float) -> float:
+        """Seconds from start to end that are covered."""
+        return self._until(end) - self._until(start)
+
+    def _until(self, at: float) -> float:
+        last = int(np.searchsorted(self.start, at, side="right")) - 1
+        if last < 0:
+            return 0.0
+        return float(self.before[last] + min(at, self.end[last]) - self.start[last])
 
 
 def merge(spans: FloatArray) -> FloatArray:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from instances.recordings.clocks import odd_steps, read_stamps
+from instances.csv_table import number
+from instances.recordings.clocks import odd_steps, read_stamps, zone_named
 from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened, text_content
 from lemix_opt.checks import FloatArray, choice
 from lemix_opt.errors import FieldError, FileFormatError, suggest
@@ -79,6 +80,8 @@ def read_timeline(
     choice("kind", kind, tuple(LAYOUTS))
     choice("time_unit", time_unit, (*UNITS, "date"))
     choice("truth", truth, TRUTHS)
+    if zone_named(zone) is not None and time_unit != "date":
+        raise FieldError(f"{zone!r}", where="zone", expected="time_unit='date' with it")
     _check_map(columns, kind, time_unit)
     cells, lines = _cells(path, list(dict.fromkeys(columns.values())), max_bytes)
     layout = LAYOUTS[kind]
@@ -190,10 +193,7 @@ def _number(cell: str, kind: str) -> float | None:
     if kind == INT:
         plain = cell.isascii() and cell.isdecimal() and len(cell) < 19
         return int(cell) if plain else None
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
+    value = number(cell)
     return value if math.isfinite(value) and abs(value) < 1e300 else None
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from instances import schemas
-from instances.csv_table import MAX_BYTES, read_csv
+from instances.csv_table import read_csv
 from instances.recordings.clocks import odd_steps
-from instances.recordings.source import Source, hashes
+from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes
 from lemix_opt.errors import FileFormatError
 from lemix_opt.recording import Provenance, Recording, table
 from lemix_opt.table import Table
@@ -30,7 +30,7 @@ def read_vllm(
     path: Source,
     timeseries: Source = "",
     timeseries_zero_s: float = 0.0,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = MAX_TEXT_BYTES,
 ) -> Recording:
     """Read a log of requests, and beside it the engine's time series.
 
@@ -47,7 +47,7 @@ def read_vllm(
         CSV with ``t, prompt_throughput, gen_throughput, running, waiting, kv_cache_pct``.
     timeseries_zero_s : float, default 0
         Seconds after the first request's arrival at which its `t` is 0: the files do not say.
-    max_bytes : int, default 2**28
+    max_bytes : int, default 2**26
         Largest content of a file, decompressed.
 
     Raises
@@ -127,6 +127,9 @@ def _odd(logged: Table) -> list[str]:
     unfinished = int(np.isnan(logged["last_token_ts"]).sum())
     if unfinished:
         said.append(f"{unfinished} requests have no last token")
+    twice = logged["request_id"].size - np.unique(logged["request_id"]).size
+    if twice:
+        said.append(f"{twice} rows repeat the request_id of another row; each counts as a request")
     back = int(np.sum(np.diff(logged["queued_ts"]) < 0))
     if back:
         said.append(f"{back} rows are queued before the row above them")
