@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, show
+from experiments.cli_options import Json, as_json_text, show
 from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
@@ -24,8 +23,8 @@ def fit(
     model: Annotated[str, typer.Option(help="Model, as the profile names it.")] = "",
     gpu: Annotated[str | None, typer.Option(help="GPU type.")] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs of one measurement.")] = 1,
-    longest: Annotated[float, typer.Option(help="Hold lengths above out.")] = 128,
-    most_tokens: Annotated[float, typer.Option(help="Hold tokens above out.")] = 8192,
+    longest: Annotated[float, typer.Option(help="Hold lengths above out [tokens per row].")] = 128,
+    most_tokens: Annotated[float, typer.Option(help="Hold batches above out [tokens].")] = 8192,
     predictor: Annotated[str, typer.Option(help="Model to save.")] = "analytic",
     out: Annotated[Path | None, typer.Option(help="Where to save it.")] = None,
     as_json: Json = False,
@@ -145,7 +144,7 @@ def _report(head: dict[str, Any], rows: list[dict[str, Any]], as_json: bool) -> 
     from experiments.tables import Column, text_table
 
     if as_json:
-        typer.echo(json.dumps({"head": head, "errors": rows}, indent=2))
+        typer.echo(as_json_text({"head": head, "errors": rows}))
         return
     show(head, as_json=False)
     columns = (
@@ -220,7 +219,7 @@ def curve(
     files = [] if out is None else write_curve(rows, head, out)
     if as_json:
         said = {"head": head, "errors": rows, "files": [str(path) for path in files]}
-        typer.echo(json.dumps(said, indent=2))
+        typer.echo(as_json_text(said))
         return
     show(head, as_json=False)
     typer.echo("\n" + curve_text(rows))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json
+from experiments.cli_options import Json, as_json_text
 from lemix_opt.errors import check_keywords
 
 _Number = float | None
@@ -98,7 +97,7 @@ def predict(
     if of_memory:
         head["quantile"] = upper
     if as_json:
-        typer.echo(json.dumps({"head": head, "predictions": found}, indent=2))
+        typer.echo(as_json_text({"head": head, "predictions": found}))
         return
     typer.echo(f"interval: {100 * coverage:g} %, fitted on data {loaded.data_sha256[:12]}")
     typer.echo(_memory_text(found, upper) if of_memory else _time_text(found))

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from instances.csv_table import number
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, check_keywords
-from lemix_opt.files import write_atomically
+from lemix_opt.files import read_content, write_atomically
 
 Value = str | float | bool
 Point = dict[str, Value]
@@ -34,6 +35,7 @@ OPERATION: Mapping[str, Value] = MappingProxyType(
     }
 )
 """What is asked of a model of operations, and what holds where nothing is said."""
+_MAX_BYTES = 2**28
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -47,17 +49,31 @@ def read_points(path: Path, default: Mapping[str, Value]) -> list[Point]:
     UnknownNameError
         For an unknown column, naming the nearest.
     """
+    content = read_content(path, "a CSV with a row per point", _MAX_BYTES)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileFormatError(
             f"not text ({error.reason})", where=str(path), expected="a CSV in UTF-8"
         ) from None
-    lines = csv.reader(io.StringIO(text))
+    lines = csv.reader(io.StringIO(text, newline=""))
+    try:
+        return _points(lines, path, default)
+    except csv.Error as error:
+        where = f"{path}, line {lines.line_num}"
+        raise FileFormatError(str(error), where=where, expected="a CSV") from None
+
+
+def _points(lines: Any, path: Path, default: Mapping[str, Value]) -> list[Point]:
     header = [name.strip() for name in next(lines, [])]
     if not header:
         raise FileFormatError("empty", where=str(path), expected="a header and a row per point")
     check_keywords(f"points in {path}", header, default)
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise FileFormatError(
+            f"{twice!r} twice", where=f"{path}, line 1", expected="every column once"
+        )
     found: list[Point] = []
     for cells in lines:
         if not cells:
@@ -79,21 +95,14 @@ def _value(cell: str, like: Value, where: str) -> Value:
     if isinstance(like, str):
         return cell.strip()
     if not isinstance(like, bool):
-        return _number(cell, where)
+        found = number(cell)
+        if not math.isfinite(found):
+            raise FileFormatError(f"{cell[:40]!r}", where=where, expected="a finite number")
+        return found
     word = cell.strip().lower()
     if word not in (*_YES, *_NO):
         raise FileFormatError(f"{cell!r}", where=where, expected="true or false")
     return word in _YES
-
-
-def _number(cell: str, where: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise FileFormatError(f"{cell!r}", where=where, expected="a finite number")
-    return value
 
 
 def predict_points(
@@ -117,7 +126,7 @@ def predict_points(
             expected="one fitted to a profile of operations, such as muxserve-prefill",
         )
     rows = []
-    for number, point in enumerate(points, start=1):
+    for place, point in enumerate(points, start=1):
         numbers = {k: v for k, v in point.items() if not isinstance(v, str)}
         try:
             shape = model_shape(str(point["model"]))
@@ -129,7 +138,7 @@ def predict_points(
                 **numbers,
             )
         except LemixError as error:
-            raise type(error)(f"point {number} of {source}: {error}") from None
+            raise type(error)(f"point {place} of {source}: {error}") from None
         rows.append(row)
     X = np.concatenate(rows)
     seconds, interval, label = (
