@@ -15,9 +15,11 @@ WITHIN, BEYOND, NEW_MODEL, NEW_GPU = range(4)
 """Kinds of predictions: within the sizes measured of a model on a GPU, beyond them, of a model
 that is new on a known GPU type, and on a new GPU type."""
 _PER_DOUBLING = 0.05
+_LEAST_PER_DOUBLING = 0.03
 _NEW = (0.1, 0.2)
 """Typical error per doubling beyond, of a new model, and on a new GPU, where the measurements leave
-nothing out that would show it. Rules of thumb from the public tables (docs/predictors.md)."""
+nothing out that would show it; and the least per doubling, since what held once more may not hold
+for the next. Rules of thumb from the public tables (docs/predictors.md)."""
 _LEAST = 1e-6
 
 
@@ -139,8 +141,9 @@ def _growth(evidence: Evidence, size: FloatArray, within: FloatArray) -> FloatAr
     found = np.full(known.size, _PER_DOUBLING)
     if known.any():
         more = np.maximum(size[far] - within[far], 0)
-        found[known], _ = nnls(doublings[:, known], more)
-        found[~known] = max(_PER_DOUBLING, float(found[known].max()))
+        shown, _ = nnls(doublings[:, known], more)
+        found[known] = np.maximum(shown, _LEAST_PER_DOUBLING)
+        found[~known] = max(_PER_DOUBLING, float(shown.max()))
     return found
 
 

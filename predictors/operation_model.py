@@ -75,9 +75,9 @@ class OperationTimeModel(CalibratedRegressor):
 
     def __init__(
         self,
-        trees: int = 100,
+        trees: int = 150,
         depth: int = 7,
-        rate: float = 0.25,
+        rate: float = 0.2,
         ridge: float = 0.3,
         sharpness: float = 2.0,
         random_state: int = 0,
