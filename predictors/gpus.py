@@ -32,8 +32,8 @@ class Gpu:
     memory_bytes : float
         Its memory, in the data sheet's decimal gigabytes.
     link : float
-        Bytes/s to another GPU of the machine, both directions together: NVLink where the type
-        has it, else PCIe.
+        Bytes/s to another GPU of the machine, both directions together: NVLink where it joins
+        all GPUs of a machine, else PCIe, also for types whose bridge joins pairs.
     sms : int
         Streaming multiprocessors.
     source : str
@@ -107,10 +107,10 @@ GPUS = {
         ),
         _gpu("v100-16gb", 125, 15.7, 15.7, 900, 16, 300, 80, "NVIDIA V100 data sheet (SXM2)"),
         _gpu("t4-16gb", 65, 8.1, 8.1, 320, 16, 32, 40, _TURING),
-        _gpu("titan-rtx", 130.5, 16.3, 16.3, 672, 24, 100, 72, "NVIDIA Titan RTX product page"),
-        _gpu("rtx-2080", 42.4, 10.6, 10.6, 448, 8, 50, 46, _TURING),
-        _gpu("rtx-2080-ti", 56.9, 14.2, 14.2, 616, 11, 100, 68, _TURING),
-        _gpu("rtx-3090", 71, 35.6, 35.6, 936, 24, 112.5, 82, _GEFORCE),
+        _gpu("titan-rtx", 130.5, 16.3, 16.3, 672, 24, 32, 72, "NVIDIA Titan RTX product page"),
+        _gpu("rtx-2080", 42.4, 10.6, 10.6, 448, 8, 32, 46, _TURING),
+        _gpu("rtx-2080-ti", 56.9, 14.2, 14.2, 616, 11, 32, 68, _TURING),
+        _gpu("rtx-3090", 71, 35.6, 35.6, 936, 24, 64, 82, _GEFORCE),
         _gpu(
             "rtx-4090",
             165.2,
@@ -122,10 +122,10 @@ GPUS = {
             128,
             "NVIDIA Ada GPU architecture white paper",
         ),
-        _gpu("rtx-a6000", 154.8, 77.4, 38.7, 768, 48, 112.5, 84, "NVIDIA RTX A6000 data sheet"),
+        _gpu("rtx-a6000", 154.8, 77.4, 38.7, 768, 48, 64, 84, "NVIDIA RTX A6000 data sheet"),
         _gpu("a10-24gb", 125, 62.5, 31.2, 600, 24, 64, 72, "NVIDIA A10 data sheet"),
-        _gpu("a30-24gb", 165, 82.6, 10.3, 933, 24, 200, 56, "NVIDIA A30 data sheet"),
-        _gpu("a40-48gb", 149.7, 74.8, 37.4, 696, 48, 112.5, 84, "NVIDIA A40 data sheet"),
+        _gpu("a30-24gb", 165, 82.6, 10.3, 933, 24, 64, 56, "NVIDIA A30 data sheet"),
+        _gpu("a40-48gb", 149.7, 74.8, 37.4, 696, 48, 64, 84, "NVIDIA A40 data sheet"),
         _gpu("l4-24gb", 121, 60.5, 30.3, 300, 24, 64, 58, "NVIDIA L4 data sheet, dense"),
         _gpu("l40s-48gb", 362, 181, 91.6, 864, 48, 64, 142, "NVIDIA L40S data sheet, dense"),
     )

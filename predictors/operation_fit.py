@@ -18,8 +18,14 @@ from predictors.operations import BLOCKS, TYPICAL, column, terms, tokens, wave_p
 
 _GPU = ("kind", "number_bytes", "flops", "bandwidth", "link", "sms")
 _SHAPE = ("layer_parameters", "layers", "hidden", "heads", "kv_share")
-LEVELS = (("kind",), _GPU, (*_GPU, *_SHAPE, "tensor", "recompute", "sharded"))
-"""Columns that tell groups apart, the widest first: kind of operation, GPU type, model on it."""
+LEVELS = (
+    ("kind",),
+    _GPU,
+    (*_GPU, "tensor"),
+    (*_GPU, "tensor", *_SHAPE, "recompute", "sharded"),
+)
+"""Columns that tell groups apart, the widest first: kind of operation, GPU type, how many of them
+(which sums over GPUs depend on), model on them."""
 _ASKED = ("kind", "heads", "tensor", "number_bytes")
 _WIDTHS = (1.0, 8 / 3)
 """Widths of matrix products next to the model's, whose waves of tiles the correction sees."""
