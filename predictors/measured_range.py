@@ -33,9 +33,14 @@ def columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
 
 def log_sizes(X: FloatArray) -> FloatArray:
     """Return log2(1 + size) of tokens and `SIZES`, shape (R, 1 + len(SIZES))."""
-    sizes = np.concatenate([tokens(X)[None], columns(X, SIZES).T])
-    sizes += 1
-    return np.asarray(np.log2(sizes, out=sizes).T)
+    found = np.empty((1 + len(SIZES), len(X)))
+    for own, size in zip(found, [tokens(X), *columns(X, SIZES).T], strict=True):
+        # Most sizes are the same throughout, and logarithms take longer than to see that.
+        if size.size and np.all(size == size[0]):
+            own[:] = np.log2(1 + size[0])
+        else:
+            np.log2(1 + size, out=own)
+    return found.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +77,11 @@ class MeasuredRange:
     def outside(self, sizes: FloatArray, group: IntArray) -> FloatArray:
         """Doublings outside the own group's bounds, those of all for −1, by size, shape (R, F)."""
         found = np.zeros(sizes.T.shape)
+        if not len(sizes):
+            return found.T
         for own, size, least, most in zip(found, sizes.T, self.low.T, self.high.T, strict=True):
             # Few columns hold anything outside.
-            if np.any(size < least.max()) or np.any(size > most.min()):
+            if size.min() < least.max() or size.max() > most.min():
                 own += np.maximum(np.take(least, group, mode="wrap") - size, 0)
                 own += np.maximum(size - np.take(most, group, mode="wrap"), 0)
         return found.T
