@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +141,7 @@ def fit_tree(
     blocks: IntArray,
     sharpness: float,
     weights: FloatArray | None = None,
+    freedom: Mapping[int, FloatArray] | None = None,
 ) -> TermTree:
     """Fit coefficients level by level; those of a group lean on those of the group above it.
 
@@ -155,6 +157,8 @@ def fit_tree(
         Relative distance of a group's coefficients from those of the group above it.
     weights : ndarray, shape (R,), optional
         Weight of every row; 1 when omitted.
+    freedom : mapping of int to ndarray, shape (K,), optional
+        What `spread` is multiplied by, by level and term; 1 for levels that are not named.
     """
     each = np.ones(len(y)) if weights is None else weights
     keys: list[FloatArray] = []
@@ -167,7 +171,8 @@ def fit_tree(
             rows = place == at
             prior = above[np.argmax(rows)] if depth else default.mean
             steps = _STEPS[min(depth, len(_STEPS) - 1)]
-            width = spread * (prior + _NEW * default.width) if depth else default.width
+            own = spread * (freedom or {}).get(depth, 1.0)
+            width = own * (prior + _NEW * default.width) if depth else default.width
             table[at] = _robust(
                 terms[rows], y[rows], each[rows], prior, width, blocks, sharpness, steps
             )

@@ -14,7 +14,7 @@ from predictors.evidence import Evidence, NoiseScale, kind_of
 from predictors.folds import extrapolating_folds, left_out_folds, random_folds
 from predictors.intervals import points
 from predictors.measured_range import MeasuredRange, columns, log_sizes
-from predictors.operations import BLOCKS, TYPICAL, column, terms, tokens, wave_padding
+from predictors.operations import BLOCKS, TERMS, TYPICAL, column, terms, tokens, wave_padding
 
 _GPU = ("kind", "number_bytes", "flops", "bandwidth", "link", "sms")
 _SHAPE = ("layer_parameters", "layers", "hidden", "heads", "kv_share")
@@ -26,6 +26,9 @@ LEVELS = (
 )
 """Columns that tell groups apart, the widest first: kind of operation, GPU type, how many of them
 (which sums over GPUs depend on), model on them."""
+_SUMS = ("all_reduce", "all_reduce_calls")
+_FREEDOM = {2: np.where(np.isin(TERMS, _SUMS), 1.0, 0.05)}
+"""How freely coefficients differ by the number of GPUs: those of sums over them, others hardly."""
 _ASKED = ("kind", "heads", "tensor", "number_bytes")
 _WIDTHS = (1.0, 8 / 3)
 """Widths of matrix products next to the model's, whose waves of tiles the correction sees."""
@@ -69,7 +72,16 @@ class Settings:
 
     def physics(self, rows: Rows, spread: float) -> TermTree:
         """Fit the coefficients of the terms."""
-        return fit_tree(rows.work, rows.y, rows.levels, spread, TYPICAL, BLOCKS, self.sharpness)
+        return fit_tree(
+            rows.work,
+            rows.y,
+            rows.levels,
+            spread,
+            TYPICAL,
+            BLOCKS,
+            self.sharpness,
+            freedom=_FREEDOM,
+        )
 
     def boost(self, asked: FloatArray, left: FloatArray, number: int) -> SymmetricTrees:
         """Fit the correction to log residuals."""
