@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.cli_options import Json, as_json_text, show
 from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
+
+if TYPE_CHECKING:
+    from predictors.errors_by_split import SplitError
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +36,8 @@ def fit(
     """Fit a model to measurements, print its errors on held-out points, and save it.
 
     Profiles of operations (such as muxserve-prefill) fit one model to all of their models and GPU
-    types; profiles of one --model compare the predictors of whole-model prefills.
+    types; hop-within and hop-across fit transfers between two GPUs, fms_fine_tuning_a100 peak
+    memory; profiles of one --model compare the predictors of whole-model prefills.
     """
     from experiments.operation_profiles import PROFILES
 
@@ -41,6 +46,9 @@ def fit(
         return
     if profile == "fms_fine_tuning_a100":
         _fit_memory(out, as_json)
+        return
+    if profile.startswith("hop-"):
+        _fit_hops(profile.removeprefix("hop-"), out, as_json)
         return
     from experiments.profiles import read_profile
     from predictors.errors_by_split import split_errors
@@ -107,6 +115,24 @@ def _fit_memory(out: Path | None, as_json: bool) -> None:
     _report(head, rows, as_json)
 
 
+def _fit_hops(link: str, out: Path | None, as_json: bool) -> None:
+    from experiments.hop_profiles import PIECES, hop_errors, read_hop_profile
+    from predictors.hops import HopModel
+    from predictors.saving import save_model
+
+    found = read_hop_profile(link)
+    head = {
+        "profile": f"{found.source}: transfers between two A100, {link} machines",
+        "measured": f"{len(found.seconds)} sizes of up to {found.sent_bytes.max():.0f} bytes",
+        "sha256": found.sha256,
+    }
+    if out is not None:
+        fitted = HopModel(PIECES[link]).fit(found.sent_bytes[:, None], found.seconds)
+        save_model(fitted, out, found.sha256)
+        head["saved"] = f"hop model in {out}"
+    _report(head, _error_rows(hop_errors(found)), as_json)
+
+
 def _fit_operations(profile: str, out: Path | None, as_json: bool) -> None:
     from experiments.operation_profiles import read_operations
     from predictors.errors_by_split import held_out_errors, operation_splits
@@ -125,7 +151,11 @@ def _fit_operations(profile: str, out: Path | None, as_json: bool) -> None:
     if out is not None:
         save_model(OperationTimeModel().fit(found.X, found.seconds), out, found.sha256)
         head["saved"] = f"operation model in {out}"
-    rows: list[dict[str, Any]] = [
+    _report(head, _error_rows(errors), as_json)
+
+
+def _error_rows(errors: Sequence[SplitError]) -> list[dict[str, Any]]:
+    return [
         {
             "split": error.split,
             "fitted": error.fitted,
@@ -136,7 +166,6 @@ def _fit_operations(profile: str, out: Path | None, as_json: bool) -> None:
         }
         for error in errors
     ]
-    _report(head, rows, as_json)
 
 
 def _report(head: dict[str, Any], rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -13,7 +13,11 @@ from lemix_opt.errors import check_keywords
 _Number = float | None
 _Text = str | None
 _Flag = bool | None
-_OF_TIME, _OF_MEMORY = "Time of operations", "Peak memory of training runs"
+_OF_TIME, _OF_MEMORY, _OF_HOPS = (
+    "Time of operations",
+    "Peak memory of training runs",
+    "Hops between two GPUs",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -59,11 +63,14 @@ def predict(
     expert_parallel: Annotated[_Number, _memory("GPUs that experts are spread over; 1.")] = None,
     padding: Annotated[_Text, _memory("packed (default), padded or free.")] = None,
     quantile: Annotated[_Number, _memory("Probability of the upper quantile; 0.95.")] = None,
+    sent_bytes: Annotated[
+        _Number, typer.Option(help="Bytes of the message; 1.", rich_help_panel=_OF_HOPS)
+    ] = None,
     coverage: Annotated[float, typer.Option(help="Coverage of the interval.")] = 0.9,
     out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict seconds of operations, or peak memory of training runs, by the kind of model.
+    """Predict seconds of operations or hops, or peak memory of runs, by the kind of model.
 
     With interval and where each prediction comes from.
     """
@@ -72,23 +79,33 @@ def predict(
         for name, value in locals().items()
         if value is not None and name not in ("saved", "points", "coverage", "out", "as_json")
     }
-    from experiments.predicting import OPERATION, predict_points, read_points, write_predictions
+    from experiments.predicting import (
+        HOP,
+        OPERATION,
+        predict_hops,
+        predict_points,
+        read_points,
+        write_predictions,
+    )
     from experiments.predicting_memory import RUN, predict_runs
+    from predictors.hops import HopModel
     from predictors.memory_model import MemoryModel
     from predictors.saving import load_model
 
     loaded = load_model(saved)
-    of_memory = isinstance(loaded.model, MemoryModel)
+    of_memory, of_hops = (isinstance(loaded.model, kind) for kind in (MemoryModel, HopModel))
+    said = "peak memory" if of_memory else "hops" if of_hops else "operations"
+    default = RUN if of_memory else HOP if of_hops else OPERATION
     upper = float(given.pop("quantile", 0.95)) if of_memory else 0.0
-    default = RUN if of_memory else OPERATION
-    check_keywords(f"a model of {'peak memory' if of_memory else 'operations'}", given, default)
+    check_keywords(f"a model of {said}", given, default)
     single = {**default, **given}
     asked = [single] if points is None else read_points(points, single)
     source = str(points or "options")
     if of_memory:
         found = predict_runs(loaded.model, asked, coverage, upper, source)
     else:
-        found = predict_points(loaded.model, asked, coverage, source)
+        answer = predict_hops if of_hops else predict_points
+        found = answer(loaded.model, asked, coverage, source)
     if out is not None:
         write_predictions(found, out)
         typer.echo(f"{len(found)} predictions in {out}")
@@ -108,12 +125,14 @@ def _time_text(found: list[dict[str, Any]]) -> str:
 
     columns = (
         *(Column(name, name, 0) for name in ("kind", "model", "gpu", "rows", "length")),
+        Column("sent_bytes", "sent [bytes]", 0),
         Column("seconds", "predicted [s]", 6),
         Column("low_s", "low [s]", 6),
         Column("high_s", "high [s]", 6),
         Column("provenance", "provenance"),
     )
-    return "\n" + text_table(found, columns)
+    shown = [column for column in columns if column.name in found[0]]
+    return "\n" + text_table(found, shown)
 
 
 def _memory_text(found: list[dict[str, Any]], quantile: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from instances.csv_table import number
+from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, check_keywords
 from lemix_opt.files import read_content, write_atomically
 
@@ -35,6 +36,8 @@ OPERATION: Mapping[str, Value] = MappingProxyType(
     }
 )
 """What is asked of a model of operations, and what holds where nothing is said."""
+HOP: Mapping[str, Value] = MappingProxyType({"sent_bytes": 1.0})
+"""What is asked of a model of hops."""
 _MAX_BYTES = 2**28
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -141,18 +144,40 @@ def predict_points(
             raise type(error)(f"point {place} of {source}: {error}") from None
         rows.append(row)
     X = np.concatenate(rows)
-    seconds, interval, label = (
-        model.predict(X),
-        model.predict_interval(X, coverage),
-        model.provenance(X),
-    )
+    labels = [LABELS[at] for at in model.provenance(X)]
+    return _answers(model, X, points, coverage, labels)
+
+
+def predict_hops(
+    model: Any, points: Sequence[Point], coverage: float, source: str
+) -> list[dict[str, Any]]:
+    """Predict every hop: seconds, interval and provenance beside what was asked.
+
+    Raises
+    ------
+    FieldError
+        For a message of less than no bytes, naming the point.
+    """
+    sent = np.array([float(point["sent_bytes"]) for point in points])
+    if np.any(sent < 0):
+        at = int(np.argmax(sent < 0))
+        where = f"point {at + 1} of {source}: sent_bytes"
+        raise FieldError(f"{sent[at]:g}", where=where, expected="at least 0 bytes")
+    labels = np.where(sent > model.largest_, "extrapolated", "interpolated").tolist()
+    return _answers(model, sent[:, None], points, coverage, labels)
+
+
+def _answers(
+    model: Any, X: FloatArray, points: Sequence[Point], coverage: float, labels: Sequence[str]
+) -> list[dict[str, Any]]:
+    seconds, interval = model.predict(X), model.predict_interval(X, coverage)
     return [
         {
             **point,
             "seconds": float(seconds[at]),
             "low_s": float(interval[at, 0]),
             "high_s": float(interval[at, 1]) if np.isfinite(interval[at, 1]) else None,
-            "provenance": LABELS[label[at]],
+            "provenance": labels[at],
         }
         for at, point in enumerate(points)
     ]

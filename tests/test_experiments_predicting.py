@@ -1,13 +1,15 @@
-"""Points of `lemix predict`: what is read is what was written, or refused by line."""
+"""Points of `lemix predict`: what is read is what was written, or refused by line; answers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiments.predicting import OPERATION, read_points
-from lemix_opt.errors import FileFormatError, UnknownNameError
+from experiments.predicting import OPERATION, predict_hops, read_points
+from lemix_opt.errors import FieldError, FileFormatError, UnknownNameError
+from predictors.hops import HopModel
 
 
 def test_columns_left_out_are_as_in_the_default(tmp_path: Path) -> None:
@@ -49,3 +51,15 @@ def test_an_unknown_column_has_a_suggestion(tmp_path: Path) -> None:
 def test_points_come_from_a_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileFormatError):
         read_points(tmp_path / name, OPERATION)
+
+
+def test_hops_are_answered_with_interval_and_provenance() -> None:
+    sent = np.linspace(1e3, 1e6, 200)[:, None]
+    noise = np.random.default_rng(0).normal(0, 0.05, 200)
+    model = HopModel().fit(sent, (1e-5 + sent[:, 0] / 1e9) * np.exp(noise))
+    near, far = predict_hops(model, [{"sent_bytes": 5e5}, {"sent_bytes": 1e9}], 0.9, "here")
+    assert near["seconds"] == pytest.approx(1e-5 + 5e-4, rel=0.1)
+    assert near["low_s"] < near["seconds"] < near["high_s"]
+    assert (near["provenance"], far["provenance"]) == ("interpolated", "extrapolated")
+    with pytest.raises(FieldError, match="point 1 of here: sent_bytes"):
+        predict_hops(model, [{"sent_bytes": -1.0}], 0.9, "here")
