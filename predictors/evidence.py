@@ -14,7 +14,7 @@ from predictors.intervals import POOLED_ROWS
 WITHIN, BEYOND, NEW_MODEL, NEW_GPU = range(4)
 """Kinds of predictions: within the sizes measured of a model on a GPU, beyond them, of a model
 that is new on a known GPU type, and on a new GPU type."""
-_PER_DOUBLING = 0.05
+_PER_DOUBLING = 0.1
 _LEAST_PER_DOUBLING = 0.03
 _NEW = (0.1, 0.2)
 """Typical error per doubling beyond, of a new model, and on a new GPU, where the measurements leave
