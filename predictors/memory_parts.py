@@ -186,7 +186,9 @@ def training_parts(shape: ModelShape, run: TrainingRun) -> FloatArray:
     hidden = tokens * 8 * mine * shape.hidden
     logit = 0.0 if run.fused_loss else (8.0 if run.fused_kernels else 12.0)
     logits = tokens * shape.vocabulary * logit
-    per_token = (checkpoint + max(layer, logits + hidden)) / tokens
+    activations = 0.0 if run.checkpointing else shape.layers * kept
+    between = checkpoint if run.checkpointing else activations
+    per_token = (between + max(layer, logits + hidden)) / tokens
     varied = (LONGEST - 1) * run.length * per_token
     parts = {
         "weights": weights / gpus,
@@ -196,7 +198,7 @@ def training_parts(shape: ModelShape, run: TrainingRun) -> FloatArray:
         "gathered": mine * ends + 2 * layer_bytes if sharded else 0.0,
         "checkpoints": checkpoint if run.checkpointing else 0.0,
         "second_checkpoints": checkpoint if sharded and not full else 0.0,
-        "activations": 0.0 if run.checkpointing else shape.layers * kept,
+        "activations": activations,
         "layer": layer,
         "hidden": hidden,
         "logits": logits,
