@@ -13,6 +13,9 @@ from lemix_opt.checks import FloatArray, IntArray
 
 _STEPS = (12, 8, 4)
 """Steps of the fit by level: the widest group starts farthest from where it ends."""
+_FEW = 20.0
+"""Rows at which a group may move half as far from the group above as one of very many may: a wide
+spread makes up for what the terms lack, which few rows cannot show."""
 _BEND = 0.05
 """Relative residual from which rows count by their absolute instead of squared error, at least."""
 _NOISE = 0.05
@@ -154,7 +157,7 @@ def fit_tree(
     levels : tuple of ndarray, level l of shape (R, W_l)
         Columns that tell the groups of a level apart.
     spread : float
-        Relative distance of a group's coefficients from those of the group above it.
+        Relative distance of the coefficients of a group of many rows from those of the group above.
     weights : ndarray, shape (R,), optional
         Weight of every row; 1 when omitted.
     freedom : mapping of int to ndarray, shape (K,), optional
@@ -171,7 +174,8 @@ def fit_tree(
             rows = place == at
             prior = above[np.argmax(rows)] if depth else default.mean
             steps = _STEPS[min(depth, len(_STEPS) - 1)]
-            own = spread * (freedom or {}).get(depth, 1.0)
+            count = float(np.sum(rows))
+            own = spread * count / (count + _FEW) * (freedom or {}).get(depth, 1.0)
             width = own * (prior + _NEW * default.width) if depth else default.width
             table[at] = _robust(
                 terms[rows], y[rows], each[rows], prior, width, blocks, sharpness, steps
