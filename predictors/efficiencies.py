@@ -13,9 +13,6 @@ from lemix_opt.checks import FloatArray, IntArray
 
 _STEPS = (12, 8, 4)
 """Steps of the fit by level: the widest group starts farthest from where it ends."""
-_FEW = 20.0
-"""Rows at which a group may move half as far from the group above as one of very many may: a wide
-spread makes up for what the terms lack, which few rows cannot show."""
 _BEND = 0.05
 """Relative residual from which rows count by their absolute instead of squared error, at least."""
 _NOISE = 0.05
@@ -89,7 +86,10 @@ def overlap(
 
     (Σ block^p)^(1/p): their sum at sharpness p = 1, the longest one alone for p to infinity.
     """
-    return _together(_by_block(terms, coefficients, blocks), sharpness)
+    parts = np.zeros((int(blocks.max()) + 1, len(terms)))
+    for term, coefficient, block in zip(terms.T, coefficients, blocks, strict=True):
+        parts[block] += term * coefficient
+    return _together(parts.T, sharpness)
 
 
 def _together(parts: FloatArray, sharpness: float) -> FloatArray:
@@ -97,7 +97,11 @@ def _together(parts: FloatArray, sharpness: float) -> FloatArray:
     if sharpness == 1:
         return np.asarray(parts.sum(axis=1))
     if sharpness == 2:
-        return np.asarray(np.sqrt(np.einsum("rb,rb->r", parts, parts)))
+        # Block by block: other sums add up in an order that depends on how many rows there are.
+        squares = np.zeros(len(parts))
+        for part in parts.T:
+            squares += part * part
+        return np.asarray(np.sqrt(squares))
     longest = np.maximum(parts.max(axis=1, keepdims=True), 1e-30)
     summed = np.sum((parts / longest) ** sharpness, axis=1)
     return np.asarray(longest[:, 0] * summed ** (1 / sharpness))
@@ -157,7 +161,7 @@ def fit_tree(
     levels : tuple of ndarray, level l of shape (R, W_l)
         Columns that tell the groups of a level apart.
     spread : float
-        Relative distance of the coefficients of a group of many rows from those of the group above.
+        Relative distance of a group's coefficients from those of the group above it.
     weights : ndarray, shape (R,), optional
         Weight of every row; 1 when omitted.
     freedom : mapping of int to ndarray, shape (K,), optional
@@ -174,8 +178,7 @@ def fit_tree(
             rows = place == at
             prior = above[np.argmax(rows)] if depth else default.mean
             steps = _STEPS[min(depth, len(_STEPS) - 1)]
-            count = float(np.sum(rows))
-            own = spread * count / (count + _FEW) * (freedom or {}).get(depth, 1.0)
+            own = spread * (freedom or {}).get(depth, 1.0)
             width = own * (prior + _NEW * default.width) if depth else default.width
             table[at] = _robust(
                 terms[rows], y[rows], each[rows], prior, width, blocks, sharpness, steps

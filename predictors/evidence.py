@@ -126,8 +126,10 @@ class NoiseScale:
     def scale(self, kinds: IntArray, groups: IntArray, doublings: FloatArray) -> FloatArray:
         """Width of the residuals of rows, shape (R,); groups are −1 where they are new."""
         new = np.clip(kinds - NEW_MODEL, 0, 1)
-        here = np.where(kinds >= NEW_MODEL, self.new[new], self.within[groups])
-        return np.asarray(here + doublings @ self.per_doubling)
+        found = np.where(kinds >= NEW_MODEL, self.new[new], self.within[groups])
+        for size, growth in zip(doublings.T, self.per_doubling, strict=True):
+            found += size * growth
+        return found
 
 
 def _growth(evidence: Evidence, size: FloatArray, within: FloatArray) -> FloatArray:

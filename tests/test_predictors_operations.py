@@ -137,8 +137,11 @@ def test_the_same_data_give_the_same_model(fitted: OperationTimeModel) -> None:
     X = prefills()
     again = OperationTimeModel(trees=10).fit(X, truth(X))
     assert np.array_equal(again.predict(X), fitted.predict(X))
-    parts = np.concatenate([fitted.predict(row[None]) for row in X])
-    assert parts == pytest.approx(fitted.predict(X))
+    # To the last bit, whatever is asked beside it.
+    more = np.concatenate([X, prefills("h100-80gb"), prefills(rows=(64, 256))])
+    asked = np.concatenate([more, operation_rows("decode", SHAPE, "a100-80gb", rows=3, length=9)])
+    for answer in (fitted.predict, fitted.predict_interval, fitted.predict_quantile):
+        assert np.array_equal(np.concatenate([answer(row[None]) for row in asked]), answer(asked))
 
 
 @settings(max_examples=10, deadline=None)
