@@ -133,8 +133,8 @@ class OperationTimeModel(CalibratedRegressor):
         # The tree numbers its deepest groups first, which are those of the range.
         group = np.where(node < len(self.range_.keys), node, -1)
         far = np.zeros(len(X))
-        for outside in self.range_.outside(sizes, group).T:
-            far += outside
+        for doublings in self.range_.outside(sizes, group).T:
+            far += doublings
         asked = asked_of(X, sizes, base)
         beyond = (group >= 0) & (far > 0)
         if beyond.any():

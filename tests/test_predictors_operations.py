@@ -13,7 +13,9 @@ from lemix_opt.errors import FieldError, UnknownNameError
 from predictors.efficiencies import overlap
 from predictors.errors_by_split import grouped_fifths, mape_pct, operation_splits
 from predictors.gpus import GPUS, gpu_type
+from predictors.measured_range import log_sizes
 from predictors.model_shapes import model_shape
+from predictors.operation_fit import Choices, levels_of
 from predictors.operation_model import LABELS, OperationTimeModel
 from predictors.operations import COLUMNS, TERMS, column, operation_rows, terms, tokens
 
@@ -211,3 +213,20 @@ def test_real_chunks_behind_cached_tokens(monkeypatch: pytest.MonkeyPatch) -> No
         fit_on = grouped_fifths(found.X, found.groups)[0]
         model = OperationTimeModel().fit(found.X[fit_on], found.seconds[fit_on])
         assert mape_pct(found.seconds[~fit_on], model.predict(found.X[~fit_on])) < most
+
+
+def test_beyond_what_was_measured_the_chosen_part_of_the_correction_counts() -> None:
+    X = prefills()
+    waves = np.exp(0.2 * np.sin(np.log2(tokens(X))))
+    model = OperationTimeModel(trees=30, calibrate=False, choices=Choices(0.3, 1.0, 0.0))
+    model.fit(X, truth(X) * waves)
+    far = prefills(rows=(4096,))
+    group = model.physics_.find(levels_of(far))
+    doublings = model.range_.outside(log_sizes(far), group).sum(axis=1)
+    assert np.all(doublings > 0)
+    physics = model.physics_.seconds(terms(far), group)
+    whole = OperationTimeModel(**{**model.get_params(), "choices": Choices(0.3, 1.0, 1.0)})
+    corrected = whole.fit(X, truth(X) * waves).predict(far)
+    # With no part of it far away, what is left of the correction halves with every doubling.
+    expected = physics * (corrected / physics) ** (0.5**doublings)
+    assert model.predict(far) == pytest.approx(expected)
