@@ -7,9 +7,10 @@ from importlib import resources
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from sklearn.base import clone
 
-from lemix_opt.checks import FloatArray
+from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.errors import FieldError, unknown
 from predictors.errors_by_split import held_out_errors, random_fifths
 from predictors.folds import extrapolating_folds
@@ -103,8 +104,9 @@ class HopModel(CalibratedRegressor):
         sent = np.maximum(X.sum(axis=1), 1.0)
         return np.asarray(np.maximum(np.log2(sent / max(self.largest_, 1.0)), 0.0))
 
-    def _scale(self, X: FloatArray) -> FloatArray:
-        return np.asarray(1 + self.growth_ * self._doublings(X))
+    def _places(self, X: FloatArray) -> tuple[npt.NDArray[np.generic], IntArray, FloatArray]:
+        groups, kinds, _ = super()._places(X)
+        return groups, kinds, 1 + self.growth_ * self._doublings(X)
 
 
 def _line(sent: FloatArray, y: FloatArray) -> tuple[FloatArray, float]:

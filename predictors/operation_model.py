@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lemix_opt.checks import BoolArray, FloatArray, IntArray
+from lemix_opt.checks import FloatArray, IntArray
 from predictors.efficiencies import distinct_rows, find_rows, overlap
 from predictors.evidence import WITHIN, Evidence, kind_of
 from predictors.intervals import points
@@ -147,35 +147,28 @@ class OperationTimeModel(CalibratedRegressor):
     def provenance(self, X: npt.ArrayLike) -> IntArray:
         """Index in `LABELS` of where each prediction comes from, shape (R,)."""
         rows = check_operations(X)
-        found = np.where(self._kinds(rows) == WITHIN, INTERPOLATED, EXTRAPOLATED)
+        _, kinds, scale = self._places(rows)
+        found = np.where(kinds == WITHIN, INTERPOLATED, EXTRAPOLATED)
         found[find_rows(self.measured_, rows) >= 0] = MEASURED
-        found[self._theoretical(rows)] = THEORETICAL
+        found[np.isinf(scale)] = THEORETICAL
         return found
-
-    def _theoretical(self, X: FloatArray) -> BoolArray:
-        return np.asarray(find_rows(self.physics_.keys[0], columns(X, LEVELS[0])) < 0)
 
     def _held_out(self, X: FloatArray, y: FloatArray) -> HeldOut:
         found, self._evidence = self._evidence, None
         assert found is not None, "a fit leaves its evidence"
-        group = self._groups(X)[found.rows]
+        group = self.range_.group(columns(X, LEVELS[-1]))[found.rows]
         scale = self.noise_.scale(found.kinds, group, found.doublings)
         return HeldOut(found.residuals, scale, group, points(X)[found.rows], found.kinds)
 
-    def _outside(self, X: FloatArray) -> FloatArray:
-        return self.range_.outside(log_sizes(X), self._groups(X))
-
-    def _groups(self, X: FloatArray) -> IntArray:
-        return self.range_.group(columns(X, LEVELS[-1]))
-
-    def _kinds(self, X: FloatArray) -> IntArray:
+    def _places(self, X: FloatArray) -> tuple[npt.NDArray[np.generic], IntArray, FloatArray]:
+        group = self.range_.group(columns(X, LEVELS[-1]))
+        outside = self.range_.outside(log_sizes(X), group)
         gpu = find_rows(self.physics_.keys[1], columns(X, LEVELS[1]))
-        return kind_of(self._groups(X), np.any(self._outside(X), axis=1), gpu)
-
-    def _scale(self, X: FloatArray) -> FloatArray:
-        found = self.noise_.scale(self._kinds(X), self._groups(X), self._outside(X))
+        kinds = kind_of(group, np.any(outside, axis=1), gpu)
+        scale = self.noise_.scale(kinds, group, outside)
         # Nothing says how far off rules of thumb are.
-        return np.where(self._theoretical(X), np.inf, found)
+        known = find_rows(self.physics_.keys[0], columns(X, LEVELS[0])) >= 0
+        return group, kinds, np.where(known, scale, np.inf)
 
 
 def _by_columns(X: FloatArray) -> FloatArray:

@@ -121,7 +121,8 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         found = held_out_residuals(self, X, y)
         if not found.size:
             return HeldOut.alike(found)
-        return HeldOut(found, self._scale(X), self._groups(X), points(X), self._kinds(X))
+        groups, kinds, scale = self._places(X)
+        return HeldOut(found, scale, groups, points(X), kinds)
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
         """Predict values, shape (R,)."""
@@ -134,9 +135,9 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Covers rows like those fitted on, also within every group of a class that has groups; see
         `GroupedResiduals`. Infinite where there are too few held-out rows for the coverage.
         """
-        middle, data, scale = self._calibrated(X)
-        radius = self._scores().log_radius(coverage, self._groups(data), self._kinds(data))
-        factor = np.exp(scale * radius)
+        middle = self.predict(X)
+        groups, kinds, scale = self._places(np.asarray(X, dtype=np.float64))
+        factor = np.exp(scale * self._scores().log_radius(coverage, groups, kinds))
         return np.column_stack([middle / factor, middle * factor])
 
     def predict_quantile(self, X: npt.ArrayLike, quantile: float = 0.9) -> FloatArray:
@@ -144,16 +145,12 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         One-sided, with groups and limits as in `predict_interval`.
         """
-        middle, data, scale = self._calibrated(X)
-        log = self._scores().log_quantile(quantile, self._groups(data), self._kinds(data))
+        middle = self.predict(X)
+        groups, kinds, scale = self._places(np.asarray(X, dtype=np.float64))
+        log = self._scores().log_quantile(quantile, groups, kinds)
         beyond = np.isinf(scale)
         found = middle * np.exp(np.where(beyond, 1.0, scale) * log)
         return np.asarray(np.where(beyond, np.inf, found))
-
-    def _calibrated(self, X: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        middle = self.predict(X)
-        data = np.asarray(X, dtype=np.float64)
-        return middle, data, self._scale(data)
 
     def _scores(self) -> GroupedResiduals:
         return GroupedResiduals(
@@ -163,20 +160,13 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             kinds=self.residual_kinds_,
         )
 
-    def _groups(self, X: FloatArray) -> npt.NDArray[np.generic]:
-        """Group of every row within which intervals hold; one for all unless overridden, (R,)."""
-        return np.zeros(len(X), dtype=np.int64)
+    def _places(self, X: FloatArray) -> tuple[npt.NDArray[np.generic], IntArray, FloatArray]:
+        """Group, kind and scale of every row, as in `HeldOut`, each of shape (R,).
 
-    def _kinds(self, X: FloatArray) -> IntArray:
-        """Kind of every row's prediction, see `GroupedResiduals`; one unless overridden, (R,)."""
-        return np.zeros(len(X), dtype=np.int64)
-
-    def _scale(self, X: FloatArray) -> FloatArray:
-        """How wide a row's residuals are next to others'; 1 unless overridden, (R,).
-
-        Infinite where nothing is known of them.
+        All alike unless overridden; the scale is infinite where nothing is known of residuals.
         """
-        return np.ones(len(X))
+        nothing = np.zeros(len(X), dtype=np.int64)
+        return nothing, nothing, np.ones(len(X))
 
     @abstractmethod
     def _fit(self, X: FloatArray, y: FloatArray) -> None: ...
