@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from instances.csv_table import number
+from instances.csv_table import csv_rows, number
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, check_keywords
 from lemix_opt.files import read_content, write_atomically
@@ -59,34 +59,19 @@ def read_points(path: Path, default: Mapping[str, Value]) -> list[Point]:
         raise FileFormatError(
             f"not text ({error.reason})", where=str(path), expected="a CSV in UTF-8"
         ) from None
-    lines = csv.reader(io.StringIO(text, newline=""))
-    try:
-        return _points(lines, path, default)
-    except csv.Error as error:
-        where = f"{path}, line {lines.line_num}"
-        raise FileFormatError(str(error), where=where, expected="a CSV") from None
-
-
-def _points(lines: Any, path: Path, default: Mapping[str, Value]) -> list[Point]:
-    header = [name.strip() for name in next(lines, [])]
+    found_header, rows = csv_rows(text, path, blank_lines=True)
+    header = [name.strip() for name in found_header]
     if not header:
         raise FileFormatError("empty", where=str(path), expected="a header and a row per point")
     check_keywords(f"points in {path}", header, default)
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
-        raise FileFormatError(
-            f"{twice!r} twice", where=f"{path}, line 1", expected="every column once"
-        )
+        raise FileFormatError(f"{twice!r} twice", where=f"{path}:1", expected="every column once")
     found: list[Point] = []
-    for cells in lines:
-        if not cells:
-            continue
-        where = f"{path}, line {lines.line_num}"
-        if len(cells) != len(header):
-            raise FileFormatError(f"{len(cells)} cells", where=where, expected=f"{len(header)}")
+    for line, cells in rows:
         point: Point = dict(default)
         for name, cell in zip(header, cells, strict=True):
-            point[name] = _value(cell, default[name], f"{where}, {name}")
+            point[name] = _value(cell, default[name], f"{path}:{line}: {name}")
         found.append(point)
     if not found:
         raise FileFormatError("no rows", where=str(path), expected="a row per point")

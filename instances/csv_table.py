@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,27 +87,15 @@ def read_csv(
         raise FileFormatError(
             f"byte {error.start} is not UTF-8", where=str(path), expected="UTF-8 text"
         ) from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header, rows = csv_rows(text, path)
+    _check_header(path, header, columns)
+    columns = tuple(c for c in columns if c.name in header)
     cells: dict[str, list[str]] = {c.name: [] for c in columns}
     lines: list[int] = []
-    try:
-        header = next(reader, [])
-        _check_header(path, header, columns)
-        columns = tuple(c for c in columns if c.name in header)
-        for row in reader:
-            if len(row) != len(header):
-                raise FileFormatError(
-                    f"{len(row)} cells",
-                    where=f"{path}:{reader.line_num}",
-                    expected=f"{len(header)} as in the header",
-                )
-            lines.append(reader.line_num)
-            for key, cell in zip(header, row, strict=True):
-                cells[key].append(cell)
-    except csv.Error as error:
-        raise FileFormatError(
-            f"{error}", where=f"{path}:{reader.line_num}", expected="comma-separated values"
-        ) from None
+    for line, row in rows:
+        lines.append(line)
+        for key, cell in zip(header, row, strict=True):
+            cells[key].append(cell)
     if not lines:
         raise FileFormatError("no rows", where=str(path), expected="at least one row")
     found = {c.name: _values(path, c, cells[c.name], lines, max_bytes) for c in columns}
@@ -118,6 +107,52 @@ def read_csv(
         {c.name: int(np.isnan(found[c.name]).sum()) for c in columns if c.missing},
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+
+
+def csv_rows(
+    text: str, where: object, blank_lines: bool = False
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the header of a CSV text, and the rest of its rows, each with its line.
+
+    Parameters
+    ----------
+    text : str
+        The content.
+    where : object
+        Its file, for errors.
+    blank_lines : bool, default False
+        Whether blank lines are passed over instead of being rows without cells.
+
+    Raises
+    ------
+    FileFormatError
+        For broken quotes, or, as rows are taken, one of another length than the header.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+
+    def take() -> list[str] | None:
+        try:
+            return next(reader, None)
+        except csv.Error as error:
+            raise FileFormatError(
+                f"{error}", where=f"{where}:{reader.line_num}", expected="comma-separated values"
+            ) from None
+
+    header = take() or []
+
+    def rest() -> Iterator[tuple[int, list[str]]]:
+        while (row := take()) is not None:
+            if not row and blank_lines:
+                continue
+            if len(row) != len(header):
+                raise FileFormatError(
+                    f"{len(row)} cells",
+                    where=f"{where}:{reader.line_num}",
+                    expected=f"{len(header)} as in the header",
+                )
+            yield reader.line_num, row
+
+    return header, rest()
 
 
 def number(cell: str) -> float:

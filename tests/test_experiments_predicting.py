@@ -23,12 +23,12 @@ def test_columns_left_out_are_as_in_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rows\n" + "1" * 200_000 + "\n", "line 2"),
+        ("rows\n" + "1" * 200_000 + "\n", r"p\.csv:2"),
         ("rows,rows\n1,2\n", "'rows' twice"),
-        ("rows\n1_0\n", "line 2, rows: '1_0'"),
-        ("rows\n١٢\n", "line 2, rows"),
-        ("rows\nnan\n", "line 2, rows: 'nan'"),
-        ("rows,length\n1\n", "line 2: 1 cells"),
+        ("rows\n1_0\n", r"p\.csv:2: rows: '1_0'"),
+        ("rows\n١٢\n", r"p\.csv:2: rows"),
+        ("rows\nnan\n", r"p\.csv:2: rows: 'nan'"),
+        ("rows,length\n1\n", r"p\.csv:2: 1 cells"),
         ("rows\n", "no rows"),
         ("", "empty"),
     ],

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from instances.csv_table import number
+from instances.csv_table import csv_rows, number
 from instances.recordings.clocks import odd_steps, read_stamps, zone_named
 from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened, text_content
 from lemix_opt.checks import FloatArray, choice
@@ -133,36 +131,23 @@ def _cells(
     path: Source, wanted: list[str], max_bytes: int
 ) -> tuple[dict[str, list[str]], list[int]]:
     """Return the cells of the wanted columns, and the line of every row."""
-    rows = csv.reader(io.StringIO(text_content(path, "a CSV file", max_bytes), newline=""))
+    found, rows = csv_rows(text_content(path, "a CSV file", max_bytes), path, blank_lines=True)
+    header = [name.strip() for name in found]
+    for name in wanted:
+        if header.count(name) != 1:
+            raise FileFormatError(
+                f"{header.count(name)} columns {name!r}",
+                where=f"{path}:1",
+                expected="one",
+                hint=suggest(name, set(header)),
+            )
+    places = [header.index(name) for name in wanted]
+    cells: dict[str, list[str]] = {name: [] for name in wanted}
     lines: list[int] = []
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        for name in wanted:
-            if header.count(name) != 1:
-                raise FileFormatError(
-                    f"{header.count(name)} columns {name!r}",
-                    where=f"{path}:1",
-                    expected="one",
-                    hint=suggest(name, set(header)),
-                )
-        places = [header.index(name) for name in wanted]
-        cells: dict[str, list[str]] = {name: [] for name in wanted}
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise FileFormatError(
-                    f"{len(row)} cells",
-                    where=f"{path}:{rows.line_num}",
-                    expected=f"{len(header)} as in the header",
-                )
-            lines.append(rows.line_num)
-            for name, place in zip(wanted, places, strict=True):
-                cells[name].append(row[place].strip())
-    except csv.Error as error:
-        raise FileFormatError(
-            f"{error}", where=f"{path}:{rows.line_num}", expected="comma-separated values"
-        ) from None
+    for line, row in rows:
+        lines.append(line)
+        for name, place in zip(wanted, places, strict=True):
+            cells[name].append(row[place].strip())
     if not lines:
         raise FileFormatError("no rows", where=str(path), expected="at least one row")
     return cells, lines
