@@ -15,7 +15,7 @@ import numpy as np
 from instances.csv_table import csv_rows, number
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, check_keywords
-from lemix_opt.files import read_content, write_atomically
+from lemix_opt.files import text_content, write_atomically
 
 Value = str | float | bool
 Point = dict[str, Value]
@@ -52,13 +52,7 @@ def read_points(path: Path, default: Mapping[str, Value]) -> list[Point]:
     UnknownNameError
         For an unknown column, naming the nearest.
     """
-    content = read_content(path, "a CSV with a row per point", _MAX_BYTES)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(
-            f"not text ({error.reason})", where=str(path), expected="a CSV in UTF-8"
-        ) from None
+    text = text_content(path, "a CSV with a row per point", _MAX_BYTES)
     found_header, rows = csv_rows(text, path, blank_lines=True)
     header = [name.strip() for name in found_header]
     if not header:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lemix_opt.errors import FileFormatError, suggest
-from lemix_opt.files import read_content
+from lemix_opt.files import text_content
 from lemix_opt.table import Table
 
 MAX_BYTES = 2**28
@@ -80,13 +80,7 @@ def read_csv(
         Naming file, line and column, what was found and what was expected.
     """
     path = Path(path)
-    content = read_content(path, "a CSV file", max_bytes)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(
-            f"byte {error.start} is not UTF-8", where=str(path), expected="UTF-8 text"
-        ) from None
+    text = text_content(path, "a CSV file", max_bytes)
     header, rows = csv_rows(text, path)
     _check_header(path, header, columns)
     columns = tuple(c for c in columns if c.name in header)

@@ -74,6 +74,24 @@ def read_content(path: str | os.PathLike[str], expected: str, max_bytes: int) ->
     return content
 
 
+def text_content(path: str | os.PathLike[str], expected: str, max_bytes: int) -> str:
+    """Return a file's text, read as in `read_content`.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing, too large, damaged, or no UTF-8.
+    """
+    content = read_content(path, expected, max_bytes)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise FileFormatError(
+            f"byte {error.start} is not UTF-8", where=f"{path}:{line}", expected="UTF-8 text"
+        ) from None
+
+
 def _up_to(file: BinaryIO | gzip.GzipFile, size: int) -> bytes:
     """Read at most so many bytes; `read` itself would make room for all of them at once."""
     found = io.BytesIO()

@@ -10,7 +10,7 @@ import numpy as np
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from predictors.boosting import SymmetricTrees, boost
 from predictors.efficiencies import TermTree, find_rows, fit_tree
-from predictors.evidence import Evidence, NoiseScale, kind_of
+from predictors.evidence import Evidence, kind_of
 from predictors.folds import extrapolating_folds, left_out_folds, random_folds
 from predictors.intervals import points
 from predictors.measured_range import MeasuredRange, columns, log_sizes
@@ -148,6 +148,8 @@ class Fitted:
         What was chosen on held-out folds.
     evidence : Evidence
         Residuals of held-out rows; incomplete where intervals were not asked for.
+    group : ndarray of int, shape (R,)
+        Number of every row's group in `measured`.
     """
 
     physics: TermTree
@@ -155,10 +157,7 @@ class Fitted:
     measured: MeasuredRange
     choices: Choices
     evidence: Evidence
-
-    def noise(self, rows: Rows) -> NoiseScale:
-        """How wide residuals are, by what was measured."""
-        return NoiseScale.of(self.evidence, self.measured.group(rows.levels[-1]))
+    group: IntArray
 
 
 def levels_of(X: FloatArray) -> tuple[FloatArray, ...]:
@@ -207,14 +206,15 @@ def fit_operations(
         point, settings.seed, next(folds for most, folds in _FOLDS if len(rows) <= most)
     )
     measured = MeasuredRange.of(rows.levels[-1], rows.sizes)
+    group, nothing = measured.group(rows.levels[-1]), Evidence.none(rows.sizes.shape[1])
     if distinct < _LEAST_POINTS:
         spread = Choices().spread
         physics = settings.physics(rows, spread)
         _, left = _residuals(rows, physics, inner, settings, spread)
         held = np.flatnonzero(np.any(inner, axis=0)) if inner else np.empty(0, dtype=np.int64)
-        nothing = settings.boost(np.empty((0, 1)), np.empty(0), 0)
+        trees = settings.boost(np.empty((0, 1)), np.empty(0), 0)
         evidence = Evidence.within(held, left[held], rows.sizes.shape[1])
-        return Fitted(physics, nothing, measured, Choices(spread), evidence)
+        return Fitted(physics, trees, measured, Choices(spread), evidence, group)
     asking = choices is None or calibrate
     outer = extrapolating_folds(rows.sizes) if asking else []
     spread = choices.spread if choices else _spread(rows, settings, [*inner[:1], *outer[:2]])
@@ -222,14 +222,14 @@ def fit_operations(
     asked, left = _residuals(rows, physics, inner, settings, spread)
     trees = settings.boost(asked, left, len(inner))
     if not asking and choices is not None:
-        return Fitted(physics, trees, measured, choices, Evidence.none(rows.sizes.shape[1]))
+        return Fitted(physics, trees, measured, choices, nothing, group)
     inside, within = _inside(rows, asked, left, inner, settings, choices)
     outside, beyond = _outside(rows, outer, settings, spread, choices)
     parts = [within, beyond]
     if calibrate:
         parts += _new_groups(rows, settings, spread)
     chosen = Choices(spread, inside, outside)
-    return Fitted(physics, trees, measured, chosen, Evidence.together(parts))
+    return Fitted(physics, trees, measured, chosen, Evidence.together(parts), group)
 
 
 def _residuals(

@@ -7,13 +7,13 @@ import numpy.typing as npt
 
 from lemix_opt.checks import FloatArray, IntArray
 from predictors.efficiencies import distinct_rows, find_rows, overlap
-from predictors.evidence import WITHIN, Evidence, kind_of
+from predictors.evidence import WITHIN, NoiseScale, kind_of
 from predictors.intervals import points
 from predictors.measured_range import columns, log_sizes
 from predictors.operation_fit import (
     LEVELS,
     Choices,
-    Rows,
+    Fitted,
     Settings,
     asked_of,
     asked_within,
@@ -108,8 +108,8 @@ class OperationTimeModel(CalibratedRegressor):
         found = fit_operations(X, y, settings, self.choices, self.calibrate)
         self.measured_ = distinct_rows(X)[0]
         self.physics_, self.trees_, self.range_ = found.physics, found.trees, found.measured
-        self.choices_, self.noise_ = found.choices, found.noise(Rows.of(X, y))
-        self._evidence: Evidence | None = found.evidence
+        self.choices_, self.noise_ = found.choices, NoiseScale.of(found.evidence, found.group)
+        self._fitted: Fitted | None = found if self.calibrate else None
 
     def _predict(self, X: FloatArray) -> FloatArray:
         found = np.empty(len(X))
@@ -154,9 +154,10 @@ class OperationTimeModel(CalibratedRegressor):
         return found
 
     def _held_out(self, X: FloatArray, y: FloatArray) -> HeldOut:
-        found, self._evidence = self._evidence, None
-        assert found is not None, "a fit leaves its evidence"
-        group = self.range_.group(columns(X, LEVELS[-1]))[found.rows]
+        fitted, self._fitted = self._fitted, None
+        assert fitted is not None, "a fit leaves its evidence"
+        found = fitted.evidence
+        group = fitted.group[found.rows]
         scale = self.noise_.scale(found.kinds, group, found.doublings)
         return HeldOut(found.residuals, scale, group, points(X)[found.rows], found.kinds)
 

@@ -50,6 +50,13 @@ def test_a_loaded_model_predicts_the_same(saved: Path) -> None:
     assert again.model.provenance(X).tolist() == [0] * len(X)
 
 
+def test_a_model_without_intervals_can_be_saved(tmp_path: Path) -> None:
+    X = points()
+    model = OperationTimeModel(trees=3, calibrate=False).fit(X, terms(X).sum(axis=1))
+    save_model(model, tmp_path / "m.skops", SHA256)
+    assert np.array_equal(load_model(tmp_path / "m.skops").model.predict(X), model.predict(X))
+
+
 class Touches:
     """Pickles to a call that leaves a file behind."""
 
@@ -159,11 +166,11 @@ def test_predict_answers_from_the_command_line(saved: Path, tmp_path: Path) -> N
         (b"", "empty"),
         (b"model,gpu\n", "no rows"),
         (b"model,gpu,row\nllama-7b,a100-80gb,1\n", "Did you mean 'rows'"),
-        (b"model,gpu,rows\nllama-7b,a100-80gb,many\n", "line 2, rows: 'many'"),
-        (b"model,gpu,rows\nllama-7b,a100-80gb\n", "line 2: 2 cells"),
+        (b"model,gpu,rows\nllama-7b,a100-80gb,many\n", "in.csv:2: rows: 'many'"),
+        (b"model,gpu,rows\nllama-7b,a100-80gb\n", "in.csv:2: 2 cells"),
         (b"model,gpu,rows\nllama-7b,a100-80gb,0\n", "rows, row 0: 0"),
         (b"model,gpu\nlama-7b,a100-80gb\n", "Did you mean 'llama-7b'"),
-        (b"\xff\xfe\x00", "not text"),
+        (b"\xff\xfe\x00", "in.csv:1: byte 0 is not UTF-8"),
     ],
 )
 def test_bad_points_are_named(saved: Path, tmp_path: Path, content: bytes, message: str) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from instances.recordings.clocks import odd_steps, read_stamps
-from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, text_content
+from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes
 from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.errors import FieldError, FileFormatError, suggest
+from lemix_opt.files import text_content
 from lemix_opt.recording import Provenance, Recording, table
 
 _MIB = 2.0**20

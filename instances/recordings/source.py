@@ -46,24 +46,6 @@ def shortened(found: Sequence[str]) -> list[str]:
     return [*found[:SHOWN], *([f"… and {more} more like the last"] if more > 0 else [])]
 
 
-def text_content(path: Source, expected: str, max_bytes: int) -> str:
-    """Return a file's text (gzip by its ending).
-
-    Raises
-    ------
-    FileFormatError
-        If the file is missing, too large, damaged, or no UTF-8.
-    """
-    content = read_content(path, expected, max_bytes)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileFormatError(
-            f"byte {error.start} is not UTF-8", where=f"{path}:{line}", expected="UTF-8 text"
-        ) from None
-
-
 def json_content(path: Source, expected: str, max_bytes: int, max_objects: int) -> bytes:
     """Return the bytes of a JSON file (gzip by its ending) that is not too large to decode.
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from instances.csv_table import csv_rows, number
 from instances.recordings.clocks import odd_steps, read_stamps, zone_named
-from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened, text_content
+from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened
 from lemix_opt.checks import FloatArray, choice
 from lemix_opt.errors import FieldError, FileFormatError, suggest
+from lemix_opt.files import text_content
 from lemix_opt.recording import (
     FLOAT,
     INT,
