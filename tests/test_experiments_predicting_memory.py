@@ -106,7 +106,7 @@ def test_cells_that_are_neither_true_nor_false(saved: Path, tmp_path: Path) -> N
     csv = tmp_path / "runs.csv"
     csv.write_text("model,checkpointing\nllama3-8b,perhaps\n")
     result = CliRunner().invoke(app, ["predict", str(saved), "--points", str(csv)])
-    assert "line 2, checkpointing" in result.output + str(result.exception)
+    assert "runs.csv:2: checkpointing: 'perhaps'" in str(result.exception)
 
 
 def test_names_of_shapes_and_of_the_table() -> None:
