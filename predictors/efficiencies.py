@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg.lapack import dpotrf, dtrtrs
 from scipy.optimize import nnls
 
-from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.checks import BoolArray, FloatArray, IntArray
 
 _STEPS = (12, 8, 4)
 """Steps of the fit by level: the widest group starts farthest from where it ends."""
@@ -148,7 +149,8 @@ def fit_tree(
     blocks: IntArray,
     sharpness: float,
     weights: FloatArray | None = None,
-    freedom: Mapping[int, FloatArray] | None = None,
+    freedom: npt.ArrayLike = 1.0,
+    partial: Mapping[int, BoolArray] | None = None,
 ) -> TermTree:
     """Fit coefficients level by level; those of a group lean on those of the group above it.
 
@@ -164,64 +166,134 @@ def fit_tree(
         Relative distance of a group's coefficients from those of the group above it.
     weights : ndarray, shape (R,), optional
         Weight of every row; 1 when omitted.
-    freedom : mapping of int to ndarray, shape (K,), optional
-        What `spread` is multiplied by, by level and term; 1 for levels that are not named.
+    freedom : array_like, shape (K,) or scalar, default 1
+        What `spread` is multiplied by, by term; more than 0.
+    partial : mapping of int to ndarray of bool, shape (K,), optional
+        Levels whose groups differ in some terms only. They are fitted along with the level above,
+        which has the other terms of all of them. Neither the widest level nor two in a row.
     """
+    partial = partial or {}
+    own_spread = spread * np.asarray(freedom, dtype=np.float64)
     each = np.ones(len(y)) if weights is None else weights
-    keys: list[FloatArray] = []
-    found: list[FloatArray] = []
-    above = np.zeros((len(y), 0))
-    for depth, level in enumerate(levels):
-        distinct, place = distinct_rows(level)
-        table = np.empty((len(distinct), terms.shape[1]))
-        for at in range(len(distinct)):
+    keys, places = zip(*(distinct_rows(level) for level in levels), strict=True)
+    tables = tuple(np.empty((len(own), terms.shape[1])) for own in keys)
+    above = np.broadcast_to(default.mean, terms.shape)
+    for depth, (table, place) in enumerate(zip(tables, places, strict=True)):
+        for at in range(0 if depth in partial else len(table)):
             rows = place == at
-            prior = above[np.argmax(rows)] if depth else default.mean
+            mean = above[np.argmax(rows)]
+            loose = own_spread * (mean + _NEW * default.width)
+            unknowns = _Unknowns.of(mean, loose if depth else default.width)
+            inside, parts = terms[rows] / y[rows, None], np.empty(0, dtype=np.int64)
+            if depth + 1 in partial:
+                parts, part = np.unique(places[depth + 1][rows], return_inverse=True)
+                differs = np.flatnonzero(partial[depth + 1])
+                unknowns = unknowns.apart(differs, len(parts), loose)
+                inside = unknowns.spread_out(inside, part)
             steps = _STEPS[min(depth, len(_STEPS) - 1)]
-            own = spread * (freedom or {}).get(depth, 1.0)
-            width = own * (prior + _NEW * default.width) if depth else default.width
-            table[at] = _robust(
-                terms[rows], y[rows], each[rows], prior, width, blocks, sharpness, steps
-            )
-        keys.append(distinct)
-        found.append(table)
+            found = _robust(inside, each[rows], unknowns, blocks, sharpness, steps)
+            table[at] = found[: len(mean)]
+            if parts.size:
+                tables[depth + 1][parts] = unknowns.by_part(found)
         above = table[place]
-    return TermTree(tuple(keys), tuple(found), blocks, sharpness)
+    return TermTree(keys, tables, blocks, sharpness)
+
+
+@dataclass(frozen=True, eq=False)
+class _Unknowns:
+    """Coefficients of a group and, of some terms, those of each of its parts as well.
+
+    Parameters
+    ----------
+    mean, precision : ndarray, shapes (U,) and (U, U)
+        What they are believed to be, weighed against the relative errors of rows: first those of
+        all K terms, then the ones of each part in turn.
+    terms : ndarray of int, shape (U,)
+        Term of each.
+    differs : ndarray of int, shape (D,)
+        Terms that parts have of their own.
+    parts : int
+        How many parts there are.
+    """
+
+    mean: FloatArray
+    precision: FloatArray
+    terms: IntArray
+    differs: IntArray
+    parts: int
+
+    @classmethod
+    def of(cls, mean: FloatArray, width: FloatArray) -> _Unknowns:
+        """One coefficient per term."""
+        nothing = np.empty(0, dtype=np.int64)
+        return cls(mean, np.diag((_NOISE / width) ** 2), np.arange(mean.size), nothing, 0)
+
+    def apart(self, differs: IntArray, parts: int, width: FloatArray) -> _Unknowns:
+        """Give each part coefficients of its own, about as far as `width` from the group's."""
+        first = self.terms.size
+        terms = np.concatenate([self.terms, np.tile(differs, parts)])
+        precision = np.zeros((terms.size, terms.size))
+        precision[:first, :first] = self.precision
+        for at, term in enumerate(terms[first:].tolist(), start=first):
+            trust = (_NOISE / width[term]) ** 2
+            precision[[at, term], [at, term]] += trust
+            precision[[at, term], [term, at]] -= trust
+        return _Unknowns(self.mean[terms], precision, terms, differs, parts)
+
+    def spread_out(self, terms: FloatArray, part: IntArray) -> FloatArray:
+        """Return the terms (R, K) by unknown, shape (R, U), of rows in these parts."""
+        found = terms[:, self.terms]
+        found[:, self.differs] = 0.0
+        own = found[:, terms.shape[1] :].reshape(len(terms), self.parts, self.differs.size)
+        own[np.arange(self.parts) != part[:, None]] = 0.0
+        return np.concatenate([found[:, : terms.shape[1]], own.reshape(len(terms), -1)], axis=1)
+
+    def by_part(self, found: FloatArray) -> FloatArray:
+        """Return the coefficients of every part, shape (parts, K)."""
+        own = self.parts * self.differs.size
+        table = np.tile(found[: found.size - own], (self.parts, 1))
+        table[:, self.differs] = found[found.size - own :].reshape(self.parts, -1)
+        return table
 
 
 def _robust(
-    terms: FloatArray,
-    y: FloatArray,
+    relative: FloatArray,
     weights: FloatArray,
-    prior: FloatArray,
-    width: FloatArray,
+    unknowns: _Unknowns,
     blocks: IntArray,
     sharpness: float,
     steps: int,
 ) -> FloatArray:
-    """Coefficients of at least 0 by Huber's loss of relative errors, leaning on a prior."""
-    relative = terms / y[:, None]
+    """Coefficients of at least 0 by Huber's loss of relative errors, leaning on what is believed.
+
+    Parameters
+    ----------
+    relative : ndarray, shape (R, U)
+        Terms by unknown, over measured seconds.
+    weights : ndarray, shape (R,)
+        Weight of every row.
+    """
     scale = np.mean(relative**2, axis=0)
-    trust = (_NOISE / width) ** 2
+    mean, precision, blocks = unknowns.mean, unknowns.precision, blocks[unknowns.terms]
 
     def seen(found: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         parts = _by_block(relative, found, blocks)
         total = _together(parts, sharpness)
         return parts, total, np.abs(total - 1)
 
-    found, damping = prior, 0.1 * len(y)
+    found, damping = mean, 0.1 * len(relative)
     parts, total, miss = seen(found)
     for _ in range(steps):
         counts = weights * _huber(miss)
         slope = relative * _slopes(parts, total, sharpness)[:, blocks]
         weighted = slope * counts[:, None]
         hold = damping * scale
-        gram = weighted.T @ slope
-        gram[np.diag_indices_from(gram)] += trust + hold
-        new = _gram_nnls(gram, weighted.sum(axis=0) + trust * prior + hold * found)
+        gram = weighted.T @ slope + precision
+        gram[np.diag_indices_from(gram)] += hold
+        new = _gram_nnls(gram, weighted.sum(axis=0) + precision @ mean + hold * found)
         new_parts, new_total, new_miss = seen(new)
         before, after = (
-            float(counts @ m**2 + trust @ (c - prior) ** 2)
+            float(counts @ m**2 + (c - mean) @ precision @ (c - mean))
             for m, c in ((miss, found), (new_miss, new))
         )
         if after < before:

@@ -79,11 +79,13 @@ def split_errors(
 
 def random_fifths(X: FloatArray) -> list[BoolArray]:
     """Return masks of the rows to fit on, one per seed, without a random fifth of the points."""
+    return [_random_fifth(X, np.random.default_rng(seed)) for seed in range(SEEDS)]
+
+
+def _random_fifth(X: FloatArray, rng: np.random.Generator) -> BoolArray:
     point = points(X)
-    distinct = int(np.max(point)) + 1
-    cut = int(0.8 * distinct)
-    orders = [np.random.default_rng(seed).permutation(distinct) for seed in range(SEEDS)]
-    return [np.isin(point, order[:cut]) for order in orders]
+    order = rng.permutation(int(np.max(point)) + 1)
+    return np.isin(point, order[: int(0.8 * order.size)])
 
 
 def held_out_errors(
@@ -125,12 +127,17 @@ def held_out_errors(
 
 
 def grouped_fifths(X: FloatArray, groups: npt.NDArray[np.str_]) -> list[BoolArray]:
-    """Return masks of the rows to fit on, one per seed, without a fifth of every group's points."""
+    """Return masks of the rows to fit on, one per seed, without a fifth of every group's points.
+
+    Every group draws its own: were the same sizes held out in all groups that were measured at the
+    same ones, a split would test sizes that nothing was fitted on.
+    """
     masks = [np.zeros(len(X), dtype=bool) for _ in range(SEEDS)]
-    for group in np.unique(groups):
-        own = np.flatnonzero(groups == group)
-        for mask, part in zip(masks, random_fifths(X[own]), strict=True):
-            mask[own] = part
+    for seed, mask in enumerate(masks):
+        rng = np.random.default_rng(seed)
+        for group in np.unique(groups):
+            own = np.flatnonzero(groups == group)
+            mask[own] = _random_fifth(X[own], rng)
     return masks
 
 

@@ -14,7 +14,8 @@ from predictors.evidence import Evidence, kind_of
 from predictors.folds import extrapolating_folds, left_out_folds, random_folds
 from predictors.intervals import points
 from predictors.measured_range import MeasuredRange, columns, log_sizes
-from predictors.operations import BLOCKS, TERMS, TYPICAL, column, terms, tokens, wave_padding
+from predictors.operation_terms import BLOCKS, TERMS, TYPICAL, terms, wave_padding
+from predictors.operations import column, tokens
 
 _GPU = ("kind", "number_bytes", "flops", "bandwidth", "link", "sms")
 _SHAPE = ("layer_parameters", "layers", "hidden", "heads", "kv_share")
@@ -27,8 +28,10 @@ LEVELS = (
 """Columns that tell groups apart, the widest first: kind of operation, GPU type, how many of them
 (which sums over GPUs depend on), model on them."""
 _SUMS = ("all_reduce", "all_reduce_calls")
-_FREEDOM = {2: np.where(np.isin(TERMS, _SUMS), 1.0, 0.05)}
-"""How freely coefficients differ by the number of GPUs: those of sums over them, others hardly."""
+_FREEDOM = np.where(np.isin(TERMS, "allocations"), 0.05, 1.0)
+"""How freely groups differ by term: what allocating memory takes is hardly the model's matter."""
+_PARTIAL = {2: np.isin(TERMS, _SUMS)}
+"""Terms that differ by the number of GPUs: the sums over them."""
 _ASKED = ("kind", "heads", "tensor", "number_bytes")
 _WIDTHS = (1.0, 8 / 3)
 """Widths of matrix products next to the model's, whose waves of tiles the correction sees."""
@@ -38,7 +41,7 @@ _CHOICE_ROWS = 2000
 """Rows that hyperparameters are chosen on at most."""
 _LEAST_POINTS = 20
 """Distinct points from which residuals are worth learning from."""
-_FOLDS = ((2000, 10), (5000, 5), (np.inf, 3))
+_FOLDS = ((2000, 20), (5000, 5), (np.inf, 3))
 """Folds by the rows they are enough for: with more rows, fewer say as much."""
 
 
@@ -81,6 +84,7 @@ class Settings:
             BLOCKS,
             self.sharpness,
             freedom=_FREEDOM,
+            partial=_PARTIAL,
         )
 
     def boost(self, asked: FloatArray, left: FloatArray, number: int) -> SymmetricTrees:
@@ -168,7 +172,7 @@ def levels_of(X: FloatArray) -> tuple[FloatArray, ...]:
 def asked_of(X: FloatArray, sizes: FloatArray, base: FloatArray) -> FloatArray:
     """Columns the correction asks about, shape (R, F), given the seconds by physics alone."""
     batch = tokens(X)
-    padding = [np.log2(wave_padding(X, width)) for width in _WIDTHS]
+    padding = np.log2(wave_padding(X, _WIDTHS))
     work = np.log2(batch * column(X, "hidden"))
     waves = batch / 128 / (column(X, "sms") * column(X, "sm_share"))
     shapes = np.log2(1 + columns(X, _ASKED))
@@ -269,15 +273,29 @@ def _inside(
     settings: Settings,
     choices: Choices | None,
 ) -> tuple[float, Evidence]:
-    """Part of the correction that counts on rows like those fitted on, and what it leaves."""
+    """Part of the correction that counts on rows like those fitted on, and what it leaves.
+
+    Rows that lie beyond the rest of their group once their fold is held out are not like them.
+    """
     order, found = [], []
     for number, held in enumerate(inner):
+        at = np.flatnonzero(held)[_amid(rows, held)]
         trees = settings.boost(asked[~held], left[~held], number)
-        order.append(np.flatnonzero(held))
-        found.append(trees.predict(asked[held]))
+        order.append(at)
+        found.append(trees.predict(asked[at]))
     at, corrections = np.concatenate(order), np.concatenate(found)
+    if not at.size:
+        return 0.0, Evidence.none(rows.sizes.shape[1])
     part = choices.inside if choices else _best_part(left[at], corrections)
     return part, Evidence.within(at, left[at] - part * corrections, rows.sizes.shape[1])
+
+
+def _amid(rows: Rows, held: BoolArray) -> BoolArray:
+    """Whether each held row lies within the sizes of the rest of its group."""
+    measured = MeasuredRange.of(rows.levels[-1][~held], rows.sizes[~held])
+    group = measured.group(rows.levels[-1][held])
+    far = np.any(measured.outside(rows.sizes[held], group), axis=1)
+    return np.asarray((group >= 0) & ~far)
 
 
 def _outside(

@@ -20,7 +20,8 @@ from predictors.operation_fit import (
     fit_operations,
     levels_of,
 )
-from predictors.operations import BLOCKS, TYPICAL, check_operations, terms
+from predictors.operation_terms import BLOCKS, TYPICAL, terms
+from predictors.operations import check_operations
 from predictors.regressor import CalibratedRegressor, HeldOut
 
 LABELS = ("measured", "interpolated", "extrapolated", "theoretical")

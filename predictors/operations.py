@@ -1,8 +1,7 @@
-"""Operations as numbers, and what each would take at the peak rates of its GPU.
+"""Operations as numbers: what is done, on which model and batch, and on which GPUs.
 
 An operation is one row of columns (`COLUMNS`): what is done, the shape of the model, the batch,
-how it is spread over GPUs, and the GPU's data sheet. `terms` turns rows into seconds at peak rates,
-one column per resource (`TERMS`); a time model fits how far real executions stay behind each.
+how it is spread over GPUs, and the GPU's data sheet.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import numpy.typing as npt
 
 from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, check_keywords, unknown
-from predictors.efficiencies import Prior
 from predictors.gpus import gpu_type
 from predictors.model_shapes import ModelShape
 
@@ -45,13 +43,15 @@ COLUMNS = (
     "bandwidth",
     "link",
     "sms",
+    "memory",
 )
 """Columns of a row: kind as its index in `KINDS`; layers of the whole model and parameters of one
 of them and of the output head (0 where it is not run); width, attention heads, key/value heads per
 head; rows of a (micro-)batch, new tokens per row, cached tokens per row; tensor, data and pipeline
 parallel GPUs; micro-batches of one iteration and replica; whether the backward recomputes the
 forward, whether data-parallel replicas share the parameters (ZeRO-3, FSDP); share of the SMs;
-bytes of a number; FLOP/s at that number, memory bytes/s, bytes/s to other GPUs, SMs."""
+bytes of a number; FLOP/s at that number, memory bytes/s, bytes/s to other GPUs, SMs, bytes of
+memory."""
 
 _DEFAULTS = {
     "context": 0.0,
@@ -65,91 +65,6 @@ _DEFAULTS = {
 }
 _AT = {name: at for at, name in enumerate(COLUMNS)}
 _POSITIVE = set(COLUMNS) - {"kind", "head_parameters", "context", "recompute", "sharded"}
-
-TERMS = (
-    "constant",
-    "launches",
-    "compute",
-    "compute_whole",
-    "tiles",
-    "attention",
-    "scores",
-    "weights",
-    "weights_share",
-    "cache",
-    "cache_share",
-    "activations",
-    "head",
-    "all_reduce",
-    "all_reduce_calls",
-    "hops",
-    "gradients",
-    "gradients_across",
-    "states",
-)
-"""What the terms count: one per operation, and one per layer and pass (both in ms); matrix
-products on a share of the SMs, as if on all of them (power limits the clock of full GPUs), and
-rounded up to whole waves of tiles; products of attention, and its scores
-where they are written to memory; weights and KV cache read, also as a share of the SMs reads them;
-hidden states read and written; output head; sums over tensor-parallel GPUs by bytes and by calls
-(10 us); hops between stages; gradients or shared parameters within a machine of 8 and across
-machines; optimizer states read and written."""
-
-_HOST, _MEMORY, _WORK = range(3)
-_BLOCK = {
-    "constant": _HOST,
-    "launches": _HOST,
-    "weights": _MEMORY,
-    "weights_share": _MEMORY,
-    "cache": _MEMORY,
-    "cache_share": _MEMORY,
-}
-BLOCKS = np.array([_BLOCK.get(name, _WORK) for name in TERMS])
-"""Which terms share a bottleneck: 0 the host that launches, 1 memory, 2 everything else. Blocks
-overlap."""
-
-_TYPICAL = {
-    "constant": (1.0, 5.0),
-    "launches": (0.1, 0.2),
-    "compute": (1.2, 0.4),
-    "compute_whole": (0.2, 0.3),
-    "tiles": (0.0, 0.5),
-    "attention": (2.0, 1.0),
-    "scores": (3.0, 5.0),
-    "weights": (1.0, 0.3),
-    "weights_share": (0.2, 0.2),
-    "cache": (1.0, 0.5),
-    "cache_share": (0.2, 0.3),
-    "activations": (10.0, 10.0),
-    "head": (1.5, 1.0),
-    "all_reduce": (1.5, 2.0),
-    "all_reduce_calls": (2.0, 5.0),
-    "hops": (1.0, 1.0),
-    "gradients": (1.5, 2.0),
-    "gradients_across": (1.5, 2.0),
-    "states": (1.2, 1.0),
-}
-TYPICAL = Prior(*np.array([_TYPICAL[name] for name in TERMS]).T)
-"""What terms take next to peak rates before anything is measured, and how uncertain that is:
-matrix products at about two thirds of the peak, memory at 80 %, ten passes over the hidden states
-per layer, up to eight over attention scores where no fused kernel is used, 0.1 ms of launches per
-layer and 20 us per collective call. Rules of thumb; predictions from them alone are
-`theoretical`."""
-
-_MACHINE = 8
-"""GPUs of a machine, beyond which data-parallel traffic crosses the network."""
-_NETWORK = 25e9
-"""Bytes/s of the network per GPU: 200 Gbit/s, as A100 and H100 machines commonly have."""
-_TILE = 128
-"""Rows and columns of a matrix-product tile, the largest common size of cuBLAS kernels."""
-_STATE_BYTES = 28.0
-"""Bytes an Adam step moves per parameter: weights, gradients and two moments in 4 bytes, read, and
-all but the gradients written."""
-_QUERY_TILE = 64
-"""New tokens that a kernel over cached keys works on at once; measured times are flat up to it."""
-_PROJECTIONS = 3.0
-"""Width of queries, keys and values together in multiples of the model's."""
-_PASSES = {"prefill": 1, "decode": 1, "forward": 1, "backward": 2, "update": 0, "iteration": 3}
 
 
 def column(X: FloatArray, name: str) -> FloatArray:
@@ -211,6 +126,7 @@ def operation_rows(
         "bandwidth": sheet.bandwidth,
         "link": sheet.link,
         "sms": sheet.sms,
+        "memory": sheet.memory_bytes,
         **columns,
         "kind": np.array([KINDS.index(name) for name in names.tolist()]),
     }
@@ -261,100 +177,3 @@ def tokens(X: FloatArray) -> FloatArray:
     """Return new tokens of one (micro-)batch, shape (R,): one per row in a decode step."""
     decode = column(X, "kind") == KINDS.index("decode")
     return np.asarray(column(X, "rows") * np.where(decode, 1.0, column(X, "length")))
-
-
-def terms(X: FloatArray) -> FloatArray:
-    """Seconds at peak rates by resource, shape (R, len(TERMS)); see `TERMS`.
-
-    Pipelined iterations of 1F1B take micro_batches + pipeline - 1 turns of a stage with a
-    pipeline-th of the layers (Narayanan et al. 2021, section 2.2). A sum over n GPUs moves
-    2·(n-1)/n of the bytes (ring). Causal attention multiplies half of its square.
-    """
-    c = {name: X[:, at] for name, at in _AT.items()}
-    kind = c["kind"].astype(np.int64)
-    passes = np.array([_PASSES[name] for name in KINDS], float)[kind]
-    decode = kind == KINDS.index("decode")
-    training = kind >= KINDS.index("forward")
-    backward = kind >= KINDS.index("backward")
-    update = (kind == KINDS.index("update")) | (kind == KINDS.index("iteration"))
-    passes = passes + c["recompute"] * (backward & (passes > 0))
-    new = np.where(decode, 1.0, c["length"])
-    seen = np.where(decode, c["length"], 0.0) + c["context"]
-    batch = c["rows"] * new
-    turns = (c["micro_batches"] + c["pipeline"] - 1) / c["pipeline"]
-    layers = c["layers"] * turns
-    work = layers * passes
-    compute_rate = c["tensor"] * c["flops"]
-    share = c["sm_share"]
-    size = c["number_bytes"]
-    weights = c["layer_parameters"] * size / c["tensor"] / c["bandwidth"] * layers
-    weights = weights * np.maximum(passes, 0)
-    cache = 2 * c["rows"] * seen * c["hidden"] * c["kv_share"] * size
-    cache = cache / c["tensor"] / c["bandwidth"] * work
-    pairs = batch * (new / 2 + seen)
-    waved = (c["context"] > 0) & ~decode
-    if waved.any():
-        pairs = np.where(waved, _pairs_in_waves(new, seen, c), pairs)
-    states = c["layer_parameters"] * c["layers"] / (c["tensor"] * c["pipeline"])
-    replicas = c["data"]
-    ring = 2 * (replicas - 1) / replicas * states * size
-    ring = ring * np.where(c["sharded"] > 0, 1.5 * c["micro_batches"], 1.0) * update
-    hidden_bytes = batch * c["hidden"] * size
-    heads = np.where(training, batch, c["rows"]) * passes * c["micro_batches"]
-    linear = 2 * c["layer_parameters"] * work / compute_rate / share
-    many = c["tensor"] > 1
-    # Whole columns lie together.
-    return np.array(
-        [
-            np.full(len(X), 1e-3),
-            work * 1e-3 + update * c["layers"] * 1e-3,
-            linear * batch,
-            linear * share * batch,
-            linear * batch * wave_padding(X, _PROJECTIONS),
-            4 * pairs * c["hidden"] * work / compute_rate / share,
-            batch * (new + seen) * c["heads"] * size * work / c["tensor"] / c["bandwidth"],
-            weights,
-            weights / share,
-            cache,
-            cache / share,
-            hidden_bytes * work / c["bandwidth"] / share,
-            2 * c["head_parameters"] * heads / compute_rate / share,
-            2 * (c["tensor"] - 1) / c["tensor"] * 2 * hidden_bytes * work / c["link"],
-            work * many * 1e-5,
-            (c["pipeline"] > 1) * (turns * c["pipeline"]) * (2 * hidden_bytes / c["link"] + 1e-4),
-            ring / c["link"],
-            ring / _NETWORK * (replicas > _MACHINE),
-            _STATE_BYTES
-            * states
-            / c["bandwidth"]
-            / np.where(c["sharded"] > 0, replicas, 1)
-            * update,
-        ]
-    ).T
-
-
-def wave_padding(X: FloatArray, width: float) -> FloatArray:
-    """Return what whole waves of tiles compute over what a product asks for, shape (R,).
-
-    Parameters
-    ----------
-    X : ndarray, shape (R, len(COLUMNS))
-        Operations.
-    width : float
-        Columns of the product's result in multiples of the model's width.
-    """
-    batch, columns = tokens(X), width * column(X, "hidden") / column(X, "tensor")
-    at_once = np.maximum(np.floor(column(X, "sms") * column(X, "sm_share")), 1.0)
-    tiles = np.ceil(batch / _TILE) * np.ceil(columns / _TILE)
-    return np.asarray(np.ceil(tiles / at_once) * at_once * _TILE**2 / (batch * columns))
-
-
-def _pairs_in_waves(new: FloatArray, seen: FloatArray, c: Mapping[str, FloatArray]) -> FloatArray:
-    """Pairs of tokens that attention over cached keys computes in whole waves of query tiles.
-
-    A tile is one row, one head and 64 new tokens, and stays on one SM for the whole context.
-    """
-    heads = c["heads"] / c["tensor"]
-    at_once = np.maximum(np.floor(c["sms"] * c["sm_share"]), 1.0)
-    tiles = c["rows"] * np.ceil(heads) * np.ceil(new / _QUERY_TILE)
-    return np.ceil(tiles / at_once) * at_once * _QUERY_TILE * (new / 2 + seen) / heads

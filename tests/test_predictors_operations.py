@@ -17,7 +17,8 @@ from predictors.measured_range import log_sizes
 from predictors.model_shapes import model_shape
 from predictors.operation_fit import Choices, levels_of
 from predictors.operation_model import LABELS, OperationTimeModel
-from predictors.operations import COLUMNS, TERMS, column, operation_rows, terms, tokens
+from predictors.operation_terms import TERMS, terms, wave_padding
+from predictors.operations import COLUMNS, column, operation_rows, tokens
 
 SHAPE = model_shape("llama-7b")
 
@@ -45,6 +46,38 @@ def test_terms_are_those_of_the_data_sheet() -> None:
     split = operation_rows("prefill", SHAPE, "a100-80gb", rows=4, length=256, tensor=2)
     assert term(split, "compute") == pytest.approx(term(X, "compute") / 2)
     assert term(split, "all_reduce") == pytest.approx(32 * 2 * 2 * 0.5 * 1024 * 4096 * 2 / 600e9)
+
+
+def test_a_backward_sums_as_often_as_a_forward() -> None:
+    forward, backward, again = (
+        operation_rows(kind, SHAPE, "a100-80gb", rows=2, length=64, tensor=4, recompute=r)
+        for kind, r in (("forward", 0), ("backward", 0), ("backward", 1))
+    )
+    for name in ("all_reduce", "all_reduce_calls"):
+        assert term(backward, name) == term(forward, name) > 0
+        assert term(again, name) == 2 * term(forward, name)
+    assert term(backward, "compute") == 2 * term(forward, "compute")
+
+
+def test_prefills_over_several_gpus_allocate_what_the_memory_does_not_hold() -> None:
+    def allocated(rows: int, tensor: int, kind: str = "prefill") -> float:
+        X = operation_rows(kind, SHAPE, "a100-80gb", rows=rows, length=1024, tensor=tensor)
+        return float(term(X, "allocations")[0])
+
+    assert allocated(64, 1) == allocated(16, 8) == allocated(64, 8, "forward") == 0
+    body = SHAPE.parameters - SHAPE.embedding_parameters - SHAPE.head_parameters
+    states = 32 * 64 * 1024 * 4096 * (5 + 2 / 8)
+    beyond = 2 * (body / 8 + states) - 1.05 * 80e9
+    assert allocated(64, 8) == pytest.approx(beyond / 2039e9)
+
+
+def test_terms_of_a_row_do_not_depend_on_the_others() -> None:
+    alike, mixed = prefills(), np.concatenate([prefills(), prefills("h100-80gb")])
+    for X in (alike, mixed):
+        assert np.array_equal(terms(X), np.concatenate([terms(row[None]) for row in X]))
+        padding = np.concatenate([wave_padding(row[None], (1.0, 3.0)) for row in X], axis=1)
+        assert np.array_equal(wave_padding(X, (1.0, 3.0)), padding)
+    assert terms(alike[:0]).shape == (0, len(TERMS))
 
 
 def test_a_pipeline_takes_its_bubble_more() -> None:
@@ -155,6 +188,15 @@ def test_few_points_are_enough_for_an_answer(count: int) -> None:
     assert model.predict_interval(X, 0.9).shape == (count, 2)
 
 
+def test_groups_of_the_same_sizes_hold_out_points_of_their_own() -> None:
+    X = np.concatenate([prefills(), prefills("h100-80gb")])
+    groups = np.repeat(["a100-80gb", "h100-80gb"], len(X) // 2)
+    for mask in grouped_fifths(X, groups):
+        one, other = mask[: len(X) // 2], mask[len(X) // 2 :]
+        assert np.sum(~one) == np.sum(~other) == len(X) // 10
+        assert not np.array_equal(one, other)
+
+
 def test_splits_hold_out_what_they_say() -> None:
     X = np.concatenate([prefills(), prefills("h100-80gb")])
     gpus = np.repeat(["a100-80gb", "h100-80gb"], len(X) // 2)
@@ -175,6 +217,15 @@ def test_real_training_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mape_pct(took, model.predict(held)) < 2.5
     low, high = model.predict_interval(held, 0.9).T
     assert 0.85 < np.mean((low <= took) & (took <= high)) < 0.99
+
+
+@needs_data
+def test_real_prefills_beyond_the_measured_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEMIX_DATA", str(DATA))
+    found = read_operations("muxserve-prefill")
+    fit_on = tokens(found.X) <= 8192
+    model = OperationTimeModel(calibrate=False).fit(found.X[fit_on], found.seconds[fit_on])
+    assert mape_pct(found.seconds[~fit_on], model.predict(found.X[~fit_on])) < 8
 
 
 @needs_data

@@ -20,7 +20,8 @@ from lemix_opt.errors import FileFormatError
 from predictors import saving
 from predictors.model_shapes import model_shape
 from predictors.operation_model import OperationTimeModel
-from predictors.operations import operation_rows, terms
+from predictors.operation_terms import terms
+from predictors.operations import operation_rows
 from predictors.saving import load_model, save_model
 
 SHA256 = "ab" * 32

@@ -11,7 +11,8 @@ from experiments.tables import read_parquet
 from experiments.transfer_report import ALL, curve_rows, curve_text, write_curve
 from predictors.model_shapes import model_shape
 from predictors.operation_model import OperationTimeModel
-from predictors.operations import operation_rows, terms
+from predictors.operation_terms import terms
+from predictors.operations import operation_rows
 from predictors.transfer import TransferError, shape_points, transfer_curve
 
 

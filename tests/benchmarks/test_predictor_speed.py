@@ -9,7 +9,8 @@ import pytest
 
 from predictors.model_shapes import model_shape
 from predictors.operation_model import OperationTimeModel
-from predictors.operations import operation_rows, terms
+from predictors.operation_terms import terms
+from predictors.operations import operation_rows
 
 
 def measured(rows: int) -> tuple[np.ndarray, np.ndarray]:
