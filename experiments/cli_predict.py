@@ -1,4 +1,4 @@
-"""`lemix predict`: a saved model is asked about points."""
+"""`lemix predict` and `lemix suggest`: a saved model is asked about points, or which to measure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _OF_TIME, _OF_MEMORY, _OF_HOPS = (
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add the commands to the application."""
     app.command()(predict)
+    app.command()(suggest)
 
 
 def _time(text: str) -> Any:
@@ -154,3 +155,38 @@ def _memory_text(found: list[dict[str, Any]], quantile: float) -> str:
         Column("provenance", "provenance"),
     )
     return f"peak of torch's allocator on every GPU; {said}\n\n" + text_table(found, columns)
+
+
+def suggest(
+    saved: Annotated[Path, typer.Argument(help="Model of operations, from 'lemix fit --out'.")],
+    points: Annotated[
+        Path, typer.Option(help="CSV of all points that matter, as 'lemix predict' takes it.")
+    ],
+    count: Annotated[int, typer.Option(help="How many shapes to measure.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Name the points of a new GPU type whose measurement tells most about the others.
+
+    One by one, each time the shape that leaves the least variance of all predictions, given that a
+    new type's efficiencies are unknown. Seconds are those of the data sheet. All operations of a
+    shape (forward and backward, say) count as measured together.
+    """
+    from experiments.predicting import OPERATION, read_points, suggest_points, write_predictions
+    from experiments.tables import Column, text_table
+    from predictors.saving import load_model
+
+    loaded = load_model(saved)
+    asked = read_points(points, OPERATION)
+    found = suggest_points(loaded.model, asked, count, str(points))
+    if out is not None and found:
+        write_predictions(found, out)
+        typer.echo(f"{count} shapes, {len(found)} operations in {out}")
+        return
+    if as_json:
+        head = {"data_sha256": loaded.data_sha256, "seconds": "predicted, before measuring"}
+        typer.echo(as_json_text({"head": head, "measure": found}))
+        return
+    shown = ("order", "kind", "model", "gpu", "rows", "length", "context", "tensor")
+    columns = (*(Column(name, name, 0) for name in shown), Column("seconds", "predicted [s]", 6))
+    typer.echo(text_table(found, columns))

@@ -1,4 +1,4 @@
-"""Points in, predictions out: what `lemix predict` does."""
+"""Points in, predictions or the points to measure out: `lemix predict` and `lemix suggest`."""
 
 from __future__ import annotations
 
@@ -97,8 +97,49 @@ def predict_points(
     FieldError
         If the model is not one of operations, or a value is out of range, naming the point.
     """
+    from predictors.operation_model import LABELS
+
+    X = operations_of(model, points, source)
+    labels = [LABELS[at] for at in model.provenance(X)]
+    return _answers(model, X, points, coverage, labels)
+
+
+def suggest_points(
+    model: Any, points: Sequence[Point], count: int, source: str
+) -> list[dict[str, Any]]:
+    """Return the points to measure first on GPU types that are new, the most telling one first.
+
+    All kinds of operation of one shape are one point; seconds are predicted from the data sheet.
+
+    Raises
+    ------
+    FieldError
+        As in `predict_points`; and for more points than `predictors.design` weighs, or a count
+        out of range.
+    """
+    from predictors.design import worth_measuring
+    from predictors.transfer import shape_points
+
+    X = operations_of(model, points, source)
+    point, seconds = shape_points(X), model.predict(X)
+    found = worth_measuring(model.physics_, X, point, count)
+    return [
+        {"order": order, **points[at], "seconds": float(seconds[at])}
+        for order, chosen in enumerate(found, start=1)
+        for at in np.flatnonzero(point == chosen).tolist()
+    ]
+
+
+def operations_of(model: Any, points: Sequence[Point], source: str) -> FloatArray:
+    """Rows of `predictors.operations` that a model of operations is asked about.
+
+    Raises
+    ------
+    FieldError
+        If it is no such model, or a value is out of range, naming the point.
+    """
     from predictors.model_shapes import model_shape
-    from predictors.operation_model import LABELS, OperationTimeModel
+    from predictors.operation_model import OperationTimeModel
     from predictors.operations import operation_rows
 
     if not isinstance(model, OperationTimeModel):
@@ -122,9 +163,7 @@ def predict_points(
         except LemixError as error:
             raise type(error)(f"point {place} of {source}: {error}") from None
         rows.append(row)
-    X = np.concatenate(rows)
-    labels = [LABELS[at] for at in model.provenance(X)]
-    return _answers(model, X, points, coverage, labels)
+    return np.concatenate(rows)
 
 
 def predict_hops(

@@ -20,6 +20,7 @@ ALL = "types with all, by rows"
 COLUMNS = (
     Column("gpu", "left out"),
     Column("measured", "points"),
+    Column("which", "which"),
     Column("draws", "draws"),
     Column("rows", "rows predicted"),
     Column("mape_pct", "mean error [%]", 1),
@@ -33,15 +34,16 @@ _WIDEST = 40
 
 
 def curve_rows(errors: Sequence[TransferError]) -> list[dict[str, Any]]:
-    """Return a row per GPU type and number of points, then the means over types by rows.
+    """Return a row per GPU type, number of points and how they came, then means over types by rows.
 
-    The mean counts only types that have an error for every number of points, so that its change is
-    that of the same rows; least and most are over its types.
+    The means count only types that have an error for every number of points, so that their change
+    is that of the same rows; least and most are over the types.
     """
     rows: list[dict[str, Any]] = [
         {
             "gpu": e.gpu,
             "measured": e.measured,
+            "which": _which(e),
             "draws": e.draws,
             "rows": e.rows,
             "mape_pct": e.mape_pct,
@@ -50,19 +52,18 @@ def curve_rows(errors: Sequence[TransferError]) -> list[dict[str, Any]]:
         }
         for e in errors
     ]
-    counts = sorted({e.measured for e in errors})
+    kinds = sorted({(e.measured, e.chosen) for e in errors})
     by_gpu = {gpu: [e for e in errors if e.gpu == gpu] for gpu in {e.gpu for e in errors}}
-    whole = [own for own in by_gpu.values() if len(own) == len(counts)]
-    for at, count in enumerate(counts):
-        own = [next(e for e in errors if e.measured == count) for errors in whole]
+    whole = [own for own in by_gpu.values() if len(own) == len(kinds)]
+    for kind in kinds if whole else []:
+        own = [next(e for e in errors if (e.measured, e.chosen) == kind) for errors in whole]
         weights = [e.rows / e.draws for e in own]
-        if not own:
-            break
         mean = sum(w * e.mape_pct for w, e in zip(weights, own, strict=True)) / sum(weights)
         rows.append(
             {
                 "gpu": ALL,
-                "measured": counts[at],
+                "measured": kind[0],
+                "which": _which(own[0]),
                 "draws": max(e.draws for e in own),
                 "rows": sum(e.rows for e in own),
                 "mape_pct": mean,
@@ -71,6 +72,12 @@ def curve_rows(errors: Sequence[TransferError]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _which(error: TransferError) -> str:
+    if not error.measured:
+        return "data sheet"
+    return "chosen" if error.chosen else "random"
 
 
 def curve_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -85,22 +92,27 @@ def _bar(error_pct: float) -> str:
 
 
 def plot_curve(rows: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
-    """Draw mean errors by measured points, a line per GPU type, with least and most."""
+    """Draw mean errors by measured points, a line per GPU type, with least and most of the draws.
+
+    Dashed are points that were chosen.
+    """
     if ax is None:
         from matplotlib.figure import Figure
 
         ax = Figure(figsize=(7, 4.5), layout="constrained").subplots()
     counts = sorted({row["measured"] for row in rows})
     for gpu in dict.fromkeys(row["gpu"] for row in rows):
-        own = [row for row in rows if row["gpu"] == gpu]
-        at = [counts.index(row["measured"]) for row in own]
-        mean = [row["mape_pct"] for row in own]
         whole = gpu == ALL
-        ax.plot(at, mean, marker="o", label=gpu, color="black" if whole else None, lw=1 + whole)
-        if not whole:
-            ax.fill_between(
-                at, [row["low_pct"] for row in own], [row["high_pct"] for row in own], alpha=0.15
-            )
+        color: Any = "black" if whole else None
+        for chosen, style in ((False, "-"), (True, "--")):
+            own = [r for r in rows if r["gpu"] == gpu and (r["which"] == "chosen") == chosen]
+            at = [counts.index(row["measured"]) for row in own]
+            mean, low, high = ([row[f"{n}_pct"] for row in own] for n in ("mape", "low", "high"))
+            label = None if chosen else gpu
+            (line,) = ax.plot(at, mean, style, marker="o", label=label, color=color, lw=1 + whole)
+            color = line.get_color()
+            if not (whole or chosen):
+                ax.fill_between(at, low, high, color=color, alpha=0.15)
     ax.set_xticks(range(len(counts)), [str(count) for count in counts])
     ax.set_xlabel("measured points of the unseen GPU type")
     ax.set_ylabel("mean absolute error [%]")

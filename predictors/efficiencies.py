@@ -79,6 +79,19 @@ class TermTree:
             parts[block] += term * np.take(coefficient, place)
         return _together(parts.T, self.sharpness)
 
+    def shares(self, terms: FloatArray, group: IntArray) -> FloatArray:
+        """Return the derivatives of log seconds by the log of each coefficient, shape (R, K).
+
+        They add up to 1 in every row; NaN where there is no group.
+        """
+        none = np.full((1, terms.shape[1]), np.nan)
+        table = np.concatenate([*reversed(self.coefficients), none])
+        each = terms * table[np.where(group < 0, len(table) - 1, group)]
+        parts = _by_block(each, np.ones(each.shape[1]), self.blocks)
+        total = _together(parts, self.sharpness)[:, None]
+        slopes = (parts / total) ** (self.sharpness - 1) / total
+        return np.asarray(each * slopes[:, self.blocks])
+
 
 def overlap(
     terms: FloatArray, coefficients: FloatArray, blocks: IntArray, sharpness: float

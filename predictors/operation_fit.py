@@ -30,7 +30,7 @@ LEVELS = (
 _SUMS = ("all_reduce", "all_reduce_calls")
 _FREEDOM = np.where(np.isin(TERMS, "allocations"), 0.05, 1.0)
 """How freely groups differ by term: what allocating memory takes is hardly the model's matter."""
-_PARTIAL = {2: np.isin(TERMS, _SUMS)}
+PARTIAL = {2: np.isin(TERMS, _SUMS)}
 """Terms that differ by the number of GPUs: the sums over them."""
 _ASKED = ("kind", "heads", "tensor", "number_bytes")
 _WIDTHS = (1.0, 8 / 3)
@@ -84,7 +84,7 @@ class Settings:
             BLOCKS,
             self.sharpness,
             freedom=_FREEDOM,
-            partial=_PARTIAL,
+            partial=PARTIAL,
         )
 
     def boost(self, asked: FloatArray, left: FloatArray, number: int) -> SymmetricTrees:

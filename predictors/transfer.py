@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 
-from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from lemix_opt.correction import Group, OnlineCorrection
+from predictors.design import worth_measuring
 from predictors.errors_by_split import mape_pct
 from predictors.intervals import points
 from predictors.operation_model import OperationTimeModel
@@ -33,6 +34,8 @@ class TransferError:
         Rows predicted, over all draws.
     draws : int
         How many draws.
+    chosen : bool
+        Whether the points were chosen by `predictors.design` instead of drawn.
     """
 
     gpu: str
@@ -42,6 +45,7 @@ class TransferError:
     high_pct: float
     rows: int
     draws: int
+    chosen: bool = False
 
 
 def shape_points(X: FloatArray) -> IntArray:
@@ -81,6 +85,12 @@ def transfer_curve(
         of those of more.
     progress : callable, optional
         Called with how many types are done, and out of how many.
+
+    Returns
+    -------
+    list of TransferError
+        By type and number of points, of drawn points and then of those that
+        `predictors.design.worth_measuring` chooses, which has their operations but not their times.
     """
     found = []
     names = np.unique(gpus)
@@ -94,21 +104,32 @@ def transfer_curve(
         base = OperationTimeModel(**{**model.get_params(), "calibrate": False})
         base.fit(X[others], y[others])
         settled = clone(base).set_params(choices=base.choices_)
-        for count in measured:
-            if count >= distinct:
-                continue
-            errors, rows = [], 0
-            for seed in range(draws if count else 1):
-                order = np.random.default_rng(seed).permutation(distinct)
-                fit_on = others.copy()
-                fit_on[own[np.isin(point, order[:count])]] = True
-                fitted = settled.fit(X[fit_on], y[fit_on]) if count else base
-                errors.append(mape_pct(y[~fit_on], fitted.predict(X[~fit_on])))
-                rows += int(np.sum(~fit_on))
-            mean = float(np.mean(errors))
-            low, high = min(errors), max(errors)
-            found.append(TransferError(str(gpu), count, mean, low, high, rows, len(errors)))
+        orders = [np.random.default_rng(seed).permutation(distinct) for seed in range(draws)]
+        counts = [count for count in measured if count < distinct]
+        chosen = worth_measuring(base.physics_, X[own], point, max(counts, default=0))
+        for count in counts:
+            drawn = [others | _rows(own[np.isin(point, o[:count])], len(y)) for o in orders]
+            best = [others | _rows(own[np.isin(point, chosen[:count])], len(y))]
+            for masks, which in ((drawn, False), (best, True)) if count else ((best, False),):
+                errors = [
+                    _error(settled.fit(X[m], y[m]) if count else base, X, y, m) for m in masks
+                ]
+                mean, low, high = float(np.mean(errors)), min(errors), max(errors)
+                rows = sum(int(np.sum(~mask)) for mask in masks)
+                found.append(
+                    TransferError(str(gpu), count, mean, low, high, rows, len(errors), which)
+                )
     return found
+
+
+def _rows(at: IntArray, rows: int) -> BoolArray:
+    found = np.zeros(rows, dtype=bool)
+    found[at] = True
+    return found
+
+
+def _error(fitted: OperationTimeModel, X: FloatArray, y: FloatArray, fit_on: BoolArray) -> float:
+    return mape_pct(y[~fit_on], fitted.predict(X[~fit_on]))
 
 
 def online_errors(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from experiments.cli import app
 from experiments.predicting import OPERATION, predict_hops, read_points
 from lemix_opt.errors import FieldError, FileFormatError, UnknownNameError
 from predictors.hops import HopModel
+from predictors.model_shapes import model_shape
+from predictors.operation_model import OperationTimeModel
+from predictors.operation_terms import terms
+from predictors.operations import operation_rows
+from predictors.saving import save_model
 
 
 def test_columns_left_out_are_as_in_the_default(tmp_path: Path) -> None:
@@ -63,3 +71,22 @@ def test_hops_are_answered_with_interval_and_provenance() -> None:
     assert (near["provenance"], far["provenance"]) == ("interpolated", "extrapolated")
     with pytest.raises(FieldError, match="point 1 of here: sent_bytes"):
         predict_hops(model, [{"sent_bytes": -1.0}], 0.9, "here")
+
+
+def test_shapes_of_a_new_gpu_are_suggested(tmp_path: Path) -> None:
+    X = operation_rows("prefill", model_shape("opt-350m"), "a100-40gb", rows=[1, 8, 64], length=99)
+    model = OperationTimeModel(trees=1, calibrate=False).fit(X, terms(X).sum(axis=1))
+    save_model(model, tmp_path / "m.skops", "0" * 64)
+    points = tmp_path / "p.csv"
+    lines = [f"opt-350m,v100-16gb,{rows},99,{tensor}" for rows in (1, 64) for tensor in (1, 2)]
+    points.write_text("\n".join(["model,gpu,rows,length,tensor", *lines]) + "\n")
+    asked = ["suggest", str(tmp_path / "m.skops"), "--points", str(points), "--count", "2"]
+    told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)["measure"]
+    assert [point["order"] for point in told] == [1, 2]
+    assert {point["gpu"] for point in told} == {"v100-16gb"}
+    assert all(point["seconds"] > 0 for point in told)
+    written = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out.csv")])
+    assert written.output.startswith("2 shapes, 2 operations in ")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    none = CliRunner().invoke(app, [*asked[:-1], "9"])
+    assert "count: 9; expected at most 4" in str(none.exception)

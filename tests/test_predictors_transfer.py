@@ -44,11 +44,14 @@ def test_measured_points_lead_to_a_slow_type() -> None:
         model, X, y, gpus, (0, 4, 99), draws=2, progress=lambda done, of: seen.append((done, of))
     )
     assert seen == [(0, 3), (1, 3), (2, 3)]
-    assert [(e.gpu, e.measured, e.draws, e.rows) for e in found] == [
-        (gpu, *rest) for gpu in ("a100", "h100", "v100") for rest in ((0, 1, 16), (4, 2, 16))
+    assert [(e.gpu, e.measured, e.draws, e.rows, e.chosen) for e in found] == [
+        (gpu, *rest)
+        for gpu in ("a100", "h100", "v100")
+        for rest in ((0, 1, 16, False), (4, 2, 16, False), (4, 1, 8, True))
     ]
-    none, four = (e.mape_pct for e in found if e.gpu == "v100")
-    assert four < 0.3 * none
+    none, drawn, chosen = (e.mape_pct for e in found if e.gpu == "v100")
+    assert drawn < 0.3 * none
+    assert chosen < 0.5 * none
     apart = model.set_params(calibrate=False).fit(X[gpus != "v100"], y[gpus != "v100"])
     told = apart.predict(X[gpus == "v100"])
     assert none == pytest.approx(100 * np.mean(np.abs(told / y[gpus == "v100"] - 1)))
@@ -58,14 +61,17 @@ def test_rows_text_and_files(tmp_path: Path) -> None:
     errors = [
         TransferError("a", 0, 30.0, 30.0, 30.0, 10, 1),
         TransferError("a", 5, 10.0, 8.0, 12.0, 20, 2),
+        TransferError("a", 5, 6.0, 6.0, 6.0, 10, 1, chosen=True),
         TransferError("b", 0, 60.0, 60.0, 60.0, 20, 1),
         TransferError("b", 5, 40.0, 30.0, 50.0, 40, 2),
+        TransferError("b", 5, 12.0, 12.0, 12.0, 20, 1, chosen=True),
         TransferError("c", 0, 99.0, 99.0, 99.0, 2, 1),
     ]
     rows = curve_rows(errors)
     both = [row for row in rows if row["gpu"] == ALL]
-    assert [row["mape_pct"] for row in both] == pytest.approx([50.0, 30.0])
-    assert [(row["low_pct"], row["high_pct"]) for row in both] == [(30.0, 60.0), (10.0, 40.0)]
+    assert [row["mape_pct"] for row in both] == pytest.approx([50.0, 30.0, 10.0])
+    assert [(row["low_pct"], row["high_pct"]) for row in both] == [(30, 60), (10, 40), (6, 12)]
+    assert [row["which"] for row in both] == ["data sheet", "random", "chosen"]
     assert "#####" in curve_text(rows)
     files = write_curve(rows, {"profile": "made up"}, tmp_path / "curve")
     assert files[0].read_text().startswith("profile: made up")
