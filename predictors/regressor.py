@@ -15,6 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lemix_opt.checks import FloatArray, IntArray
 from predictors.intervals import GroupedResiduals, held_out_residuals, points
 
+Places = tuple[npt.NDArray[np.generic], IntArray, FloatArray]
+"""Group, kind and scale of rows, as in `HeldOut`, each of shape (R,)."""
+
 
 def relative_nnls(
     features: FloatArray, y: FloatArray, whole: FloatArray | None = None
@@ -135,18 +138,24 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Covers rows like those fitted on, also within every group of a class that has groups; see
         `GroupedResiduals`. Infinite where there are too few held-out rows for the coverage.
         """
-        middle = self.predict(X)
-        groups, kinds, scale = self._places(np.asarray(X, dtype=np.float64))
-        factor = np.exp(scale * self._scores().log_radius(coverage, groups, kinds))
-        return np.column_stack([middle / factor, middle * factor])
+        return self._interval(self.predict(X), coverage, self._places(np.asarray(X, np.float64)))
 
     def predict_quantile(self, X: npt.ArrayLike, quantile: float = 0.9) -> FloatArray:
         """Value that a new measurement does not exceed with probability `quantile`, shape (R,).
 
         One-sided, with groups and limits as in `predict_interval`.
         """
-        middle = self.predict(X)
-        groups, kinds, scale = self._places(np.asarray(X, dtype=np.float64))
+        return self._quantile(self.predict(X), quantile, self._places(np.asarray(X, np.float64)))
+
+    def _interval(self, middle: FloatArray, coverage: float, places: Places) -> FloatArray:
+        """Interval around predictions at such places, (R, 2)."""
+        groups, kinds, scale = places
+        factor = np.exp(scale * self._scores().log_radius(coverage, groups, kinds))
+        return np.column_stack([middle / factor, middle * factor])
+
+    def _quantile(self, middle: FloatArray, quantile: float, places: Places) -> FloatArray:
+        """Upper quantile of what is measured where predictions are such, (R,)."""
+        groups, kinds, scale = places
         log = self._scores().log_quantile(quantile, groups, kinds)
         beyond = np.isinf(scale)
         found = middle * np.exp(np.where(beyond, 1.0, scale) * log)
@@ -160,7 +169,7 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             kinds=self.residual_kinds_,
         )
 
-    def _places(self, X: FloatArray) -> tuple[npt.NDArray[np.generic], IntArray, FloatArray]:
+    def _places(self, X: FloatArray) -> Places:
         """Group, kind and scale of every row, as in `HeldOut`, each of shape (R,).
 
         All alike unless overridden; the scale is infinite where nothing is known of residuals.
