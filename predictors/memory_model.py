@@ -71,6 +71,9 @@ class MemoryModel(CalibratedRegressor):
         `predictors.out_of_memory.fit_limit`; infinite until it is set.
     """
 
+    # Few, since models of other shapes err differently.
+    _pooled_rows = 5.0
+
     def __init__(
         self,
         phases: Sequence[Sequence[int]] | None = None,
@@ -129,9 +132,9 @@ class MemoryModel(CalibratedRegressor):
         """
         check_is_fitted(self)
         rows = np.atleast_2d(np.asarray(X, dtype=np.float64))
-        group, kinds, _ = self._places(rows, groups)
+        _, kinds, _ = self._places(rows, groups)
         found = np.where(kinds == WITHIN, INTERPOLATED, EXTRAPOLATED)
-        found[(group >= 0) & (find_rows(self.measured_, rows) >= 0)] = MEASURED
+        found[(kinds != NEW_MODEL) & (find_rows(self.measured_, rows) >= 0)] = MEASURED
         return found
 
     def predict_interval(
@@ -152,8 +155,8 @@ class MemoryModel(CalibratedRegressor):
         groups : array_like, shape (R,), optional
             Group of every row, as in `fit`; unknown where groups were fitted on and none is given.
         """
-        places = self._places(np.asarray(X, dtype=np.float64), groups)
-        return self._interval(self.predict(X), coverage, places)
+        middle = self.predict(X)
+        return self._interval(middle, coverage, self._places(np.asarray(X, np.float64), groups))
 
     def predict_quantile(
         self, X: npt.ArrayLike, quantile: float = 0.9, groups: npt.ArrayLike | None = None
@@ -162,8 +165,8 @@ class MemoryModel(CalibratedRegressor):
 
         One-sided; otherwise, and with parameters, as `predict_interval`.
         """
-        places = self._places(np.asarray(X, dtype=np.float64), groups)
-        return self._quantile(self.predict(X), quantile, places)
+        middle = self.predict(X)
+        return self._quantile(middle, quantile, self._places(np.asarray(X, np.float64), groups))
 
     def _numbers(self, groups: npt.ArrayLike | None, rows: int) -> FloatArray:
         """Return a number for the name of every row's group, −1 for unknown ones, shape (R, 1)."""
@@ -188,12 +191,13 @@ class MemoryModel(CalibratedRegressor):
         return kinds, doublings
 
     def _evidence(self, X: FloatArray, y: FloatArray, groups: npt.ArrayLike | None) -> Evidence:
-        """Runs predicted without them: at random, far from the rest, and groups left out whole."""
+        """Predict runs without them: at random, far from the rest, and groups left out whole."""
         sizes = np.log2(np.maximum(self._sums(X), 1.0))
         far = [*extrapolating_folds(sizes), *extrapolating_folds(-sizes)]
         names = None if groups is None else _checked(groups, len(y))
-        apart = [names == name for name in self.group_names_] if self.group_names_.size > 1 else []
-        folds = [*random_folds(points(X), 0), *apart]
+        folds = random_folds(points(X), 0)
+        if self.group_names_.size > 1:
+            folds += [np.asarray(names == name) for name in self.group_names_]
         found = [Evidence.none(sizes.shape[1])]
         found += [self._apart(X, y, names, held, (WITHIN, BEYOND, NEW_MODEL)) for held in folds]
         found += [self._apart(X, y, names, held, (BEYOND,)) for held in far]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +15,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, IntArray
-from predictors.intervals import GroupedResiduals, held_out_residuals, points
+from predictors.evidence import BEYOND, WITHIN, NoiseScale
+from predictors.intervals import POOLED_ROWS, GroupedResiduals, held_out_residuals, points
 
 Places = tuple[npt.NDArray[np.generic], IntArray, FloatArray]
 """Group, kind and scale of rows, as in `HeldOut`, each of shape (R,)."""
@@ -83,6 +86,9 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Their root mean square: relative spread of one prediction, NaN without calibration.
     """
 
+    _pooled_rows = POOLED_ROWS
+    """What all other groups count as beside a group's own residuals, see `GroupedResiduals`."""
+
     def __init__(self, calibrate: bool = True) -> None:
         self.calibrate = calibrate
 
@@ -149,22 +155,39 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _interval(self, middle: FloatArray, coverage: float, places: Places) -> FloatArray:
         """Interval around predictions at such places, (R, 2)."""
-        groups, kinds, scale = places
-        factor = np.exp(scale * self._scores().log_radius(coverage, groups, kinds))
+        factor = np.exp(self._log(partial(self._scores().log_radius, coverage), places))
         return np.column_stack([middle / factor, middle * factor])
 
     def _quantile(self, middle: FloatArray, quantile: float, places: Places) -> FloatArray:
         """Upper quantile of what is measured where predictions are such, (R,)."""
+        log = self._log(partial(self._scores().log_quantile, quantile), places)
+        return np.asarray(middle * np.exp(log))
+
+    def _log(
+        self, score: Callable[[npt.NDArray[np.generic], IntArray], FloatArray], places: Places
+    ) -> FloatArray:
+        """Log of the factor by which rows may be off, given its score by group and kind, (R,).
+
+        Beyond what was measured it is no less than within: scores beyond come from rows far away,
+        which say little about the first step.
+        """
         groups, kinds, scale = places
-        log = self._scores().log_quantile(quantile, groups, kinds)
-        beyond = np.isinf(scale)
-        found = middle * np.exp(np.where(beyond, 1.0, scale) * log)
-        return np.asarray(np.where(beyond, np.inf, found))
+        found, unknown = score(groups, kinds), np.isinf(scale)
+        # A score of 0 or less is no bound either where nothing is known.
+        found = np.where(unknown, np.inf, found * np.where(unknown, 1.0, scale))
+        noise: NoiseScale | None = getattr(self, "noise_", None)
+        beyond = kinds == BEYOND
+        if noise is not None and beyond.any():
+            near = groups[beyond]
+            least = noise.within[near] * score(near, np.full(near.size, WITHIN))
+            found[beyond] = np.maximum(found[beyond], least)
+        return found
 
     def _scores(self) -> GroupedResiduals:
         return GroupedResiduals(
             self.residuals_,
             self.residual_groups_,
+            self._pooled_rows,
             points=self.residual_points_,
             kinds=self.residual_kinds_,
         )
