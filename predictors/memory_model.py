@@ -16,8 +16,8 @@ from lemix_opt.checks import BoolArray, FloatArray, IntArray, floats
 from lemix_opt.errors import FieldError
 from predictors.efficiencies import distinct_rows, find_rows
 from predictors.evidence import BEYOND, NEW_MODEL, WITHIN, Evidence, NoiseScale, kind_of
-from predictors.folds import extrapolating_folds, random_folds
-from predictors.intervals import FOLDS, log_residuals, points
+from predictors.folds import extrapolating_folds
+from predictors.intervals import FOLDS, held_out_residuals, log_residuals, points
 from predictors.measured_range import MeasuredRange
 from predictors.operation_model import EXTRAPOLATED, INTERPOLATED, MEASURED
 from predictors.regressor import CalibratedRegressor, HeldOut, Places
@@ -195,32 +195,13 @@ class MemoryModel(CalibratedRegressor):
         sizes = np.log2(np.maximum(self._sums(X), 1.0))
         far = [*extrapolating_folds(sizes), *extrapolating_folds(-sizes)]
         names = None if groups is None else _checked(groups, len(y))
-        folds = random_folds(points(X), 0)
-        if self.group_names_.size > 1:
-            folds += [np.asarray(names == name) for name in self.group_names_]
-        found = [Evidence.none(sizes.shape[1])]
-        found += [self._apart(X, y, names, held, (WITHIN, BEYOND, NEW_MODEL)) for held in folds]
-        found += [self._apart(X, y, names, held, (BEYOND,)) for held in far]
-        return Evidence.together(found)
-
-    def _apart(
-        self,
-        X: FloatArray,
-        y: FloatArray,
-        groups: npt.NDArray[Any] | None,
-        held: BoolArray,
-        wanted: Sequence[int],
-    ) -> Evidence:
-        """Predict the runs held out by a model fitted to the rest, and keep the wanted kinds."""
+        apart = self.group_names_.tolist() if self.group_names_.size > 1 else []
         model = clone(self).set_params(boost=self.share_, calibrate=False)
-        rest, own = (None, None) if groups is None else (groups[~held], groups[held])
-        model.fit(X[~held], y[~held], rest)
-        group = model.range_.group(model._numbers(own, int(held.sum())))
-        kinds, doublings = model._distance(X[held], group)
-        kept = np.isin(kinds, wanted)
-        residuals = log_residuals(y[held], model.predict(X[held]))
-        rows = np.flatnonzero(held)
-        return Evidence(rows[kept], residuals[kept], doublings[kept], kinds[kept])
+        at_random = held_out_residuals(model, X, y)
+        found = [Evidence.within(np.arange(at_random.size), at_random, sizes.shape[1])]
+        found += [_apart(model, X, y, names, held, BEYOND) for held in far]
+        found += [_apart(model, X, y, names, np.asarray(names == one), NEW_MODEL) for one in apart]
+        return Evidence.together(found)
 
     def _fit(self, X: FloatArray, y: FloatArray) -> None:
         self._fit_factors(X, y)
@@ -325,6 +306,24 @@ def _shrunk_nnls(
     belief = np.sqrt(prior_runs) * share
     found = nnls(np.vstack([parts, np.diag(belief)]), np.concatenate([target, belief]))[0]
     return np.concatenate([[0.0], found])
+
+
+def _apart(
+    model: MemoryModel,
+    X: FloatArray,
+    y: FloatArray,
+    groups: npt.NDArray[Any] | None,
+    held: BoolArray,
+    kind: int,
+) -> Evidence:
+    """Predict runs held out by a model fitted to the rest, and keep those that are of a kind."""
+    rest, own = (None, None) if groups is None else (groups[~held], groups[held])
+    fitted = clone(model).fit(X[~held], y[~held], rest)
+    rows, group = X[held], fitted.range_.group(fitted._numbers(own, int(held.sum())))
+    kinds, doublings = fitted._distance(rows, group)
+    kept = kinds == kind
+    residuals = log_residuals(y[held], fitted.predict(rows))[kept]
+    return Evidence(np.flatnonzero(held)[kept], residuals, doublings[kept], kinds[kept])
 
 
 def _logs(X: FloatArray) -> FloatArray:
