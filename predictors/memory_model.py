@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray, floats
 from lemix_opt.errors import FieldError
+from predictors.boosting import SymmetricTrees, boost
 from predictors.efficiencies import distinct_rows, find_rows
 from predictors.evidence import BEYOND, NEW_MODEL, WITHIN, Evidence, NoiseScale, kind_of
 from predictors.folds import extrapolating_folds
@@ -24,6 +25,8 @@ from predictors.regressor import CalibratedRegressor, HeldOut, Places
 
 SHARES = (0.0, 0.5, 1.0)
 """Shares of the boosted correction that held-out groups choose from."""
+_TREES, _DEPTH, _RATE, _RIDGE = 150, 7, 0.2, 0.3
+"""Of the correction, those of `predictors.operation_model.OperationTimeModel`."""
 _ROUNDS = 30
 _LEAST_SHARE = 0.05
 """Share of the peak that a part counts as at least in the weight of its prior: what never was more
@@ -36,9 +39,9 @@ class MemoryModel(CalibratedRegressor):
     Columns are physical estimates in bytes (states, activations, …), see
     `predictors.memory_parts`; factors are the learned correction of each, of least relative
     squared error. Which phase a run peaks in follows from the factors themselves and is found by
-    turns. On top a share of gradient boosting of the log residual, clipped to the range that was
-    fitted on; the share is what did best on groups of runs that were left out whole, and 0 unless
-    it did better there than the factors alone.
+    turns. On top a share of gradient boosting of the log residual (`predictors.boosting`), which
+    beyond the fitted range is that of the range's edge; the share is what did best on groups of
+    runs that were left out whole, and 0 unless it did better there than the factors alone.
 
     Parameters
     ----------
@@ -71,15 +74,12 @@ class MemoryModel(CalibratedRegressor):
         `predictors.out_of_memory.fit_limit`; infinite until it is set.
     """
 
-    # Few, since models of other shapes err differently.
-    _pooled_rows = 5.0
-
     def __init__(
         self,
         phases: Sequence[Sequence[int]] | None = None,
         prior_runs: float = 0.0,
         boost: float | None = 0.0,
-        random_state: int | None = 0,
+        random_state: int = 0,
         calibrate: bool = True,
     ) -> None:
         super().__init__(calibrate)
@@ -205,19 +205,18 @@ class MemoryModel(CalibratedRegressor):
 
     def _fit(self, X: FloatArray, y: FloatArray) -> None:
         self._fit_factors(X, y)
-        self.correction_ = None
+        self.correction_: SymmetricTrees | None = None
         if self.share_ > 0:
-            from sklearn.ensemble import GradientBoostingRegressor
-
-            logs = _logs(X)
-            self.low_, self.high_ = logs.min(axis=0), logs.max(axis=0)
-            self.correction_ = GradientBoostingRegressor(
-                n_estimators=50,
-                learning_rate=0.1,
-                max_depth=3,
-                min_samples_leaf=3,
-                random_state=self.random_state,
-            ).fit(logs, log_residuals(y, self._physical(X)))
+            self.correction_ = boost(
+                _logs(X),
+                log_residuals(y, self._physical(X)),
+                trees=_TREES,
+                depth=_DEPTH,
+                rate=_RATE,
+                ridge=_RIDGE,
+                least_rows=2,
+                seed=self.random_state,
+            )
 
     def _fit_factors(self, X: FloatArray, y: FloatArray) -> None:
         """Assign runs to phases and fit, by turns, and keep the best."""
@@ -285,8 +284,7 @@ class MemoryModel(CalibratedRegressor):
         found = self._physical(X)
         if self.correction_ is None:
             return found
-        logs = np.clip(_logs(X), self.low_, self.high_)
-        return np.asarray(found * np.exp(self.share_ * self.correction_.predict(logs)))
+        return np.asarray(found * np.exp(self.share_ * self.correction_.predict(_logs(X))))
 
 
 def _shrunk_nnls(

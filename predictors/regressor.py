@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, IntArray
 from predictors.evidence import BEYOND, WITHIN, NoiseScale
-from predictors.intervals import POOLED_ROWS, GroupedResiduals, held_out_residuals, points
+from predictors.intervals import GroupedResiduals, held_out_residuals, points
 
 Places = tuple[npt.NDArray[np.generic], IntArray, FloatArray]
 """Group, kind and scale of rows, as in `HeldOut`, each of shape (R,)."""
@@ -83,11 +83,9 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     residual_groups_, residual_points_, residual_kinds_ : ndarray, shape (R,)
         Group, measured point and kind of each of them, see `GroupedResiduals`.
     residual_std_ : float
-        Their root mean square: relative spread of one prediction, NaN without calibration.
+        Root mean square of those within what was measured, not divided: relative spread of one
+        prediction, NaN without calibration.
     """
-
-    _pooled_rows = POOLED_ROWS
-    """What all other groups count as beside a group's own residuals, see `GroupedResiduals`."""
 
     def __init__(self, calibrate: bool = True) -> None:
         self.calibrate = calibrate
@@ -118,7 +116,7 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def keep_residuals(self, held: HeldOut) -> None:
         """Take what is known of held-out rows, from which intervals and quantiles come."""
-        squares = held.residuals**2
+        squares = held.residuals[held.kinds == WITHIN] ** 2
         self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
         self.residuals_ = held.residuals / held.scale
         self.residual_groups_ = held.groups
@@ -187,7 +185,6 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return GroupedResiduals(
             self.residuals_,
             self.residual_groups_,
-            self._pooled_rows,
             points=self.residual_points_,
             kinds=self.residual_kinds_,
         )
