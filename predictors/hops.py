@@ -7,21 +7,20 @@ from importlib import resources
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import clone
 
-from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.checks import FloatArray
 from lemix_opt.errors import FieldError, unknown
 from predictors.errors_by_split import held_out_errors, random_fifths
+from predictors.evidence import BEYOND, WITHIN, Evidence, NoiseScale
 from predictors.folds import extrapolating_folds
-from predictors.intervals import conformal_quantile, log_residuals
-from predictors.regressor import CalibratedRegressor, HeldOut, relative_nnls
+from predictors.intervals import held_out_residuals, log_residuals, points
+from predictors.regressor import CalibratedRegressor, HeldOut, Places, relative_nnls
 
 LINKS = ("within", "across")
 """Kinds of link: between GPUs of one machine, and between machines."""
 _BREAKS = 200
 """Places at which two pieces are tried to meet."""
-_GROWTH_COVERAGE = 0.9
 _LEAST_ROWS = 3
 """Rows a piece is fitted to at least."""
 
@@ -48,9 +47,9 @@ class HopModel(CalibratedRegressor):
         Coefficients of the pieces; equal with one piece.
     largest_ : float
         Most bytes that were measured.
-    growth_ : float
-        How much wider intervals become per doubling beyond them, as a fit without the largest
-        sizes shows it; 0 without calibration.
+    noise_ : NoiseScale
+        How wide residuals are within what was measured, and per doubling beyond it, as fits without
+        the largest sizes show it.
     """
 
     def __init__(self, pieces: int = 1, calibrate: bool = True) -> None:
@@ -61,7 +60,7 @@ class HopModel(CalibratedRegressor):
         if self.pieces not in (1, 2):
             raise FieldError(f"{self.pieces!r}", where="pieces", expected="1 or 2")
         sent = X.sum(axis=1)
-        self.largest_, self.growth_ = float(np.max(sent)), 0.0
+        self.largest_, self.noise_ = float(np.max(sent)), _no_noise()
         whole, _ = _line(sent, y)
         self.break_bytes_ = float("inf")
         self.latency_s_, self.per_byte_s_ = np.repeat(whole[:, None], 2, axis=1)
@@ -88,25 +87,32 @@ class HopModel(CalibratedRegressor):
         return np.asarray(self.latency_s_[piece] + self.per_byte_s_[piece] * sent)
 
     def _held_out(self, X: FloatArray, y: FloatArray) -> HeldOut:
-        found = super()._held_out(X, y)
-        radius = conformal_quantile(np.abs(found.residuals), _GROWTH_COVERAGE)
+        at_random = held_out_residuals(self, X, y)
+        found = [Evidence.within(np.arange(at_random.size), at_random, 1)]
         for held in extrapolating_folds(X.sum(axis=1, keepdims=True)):
             fitted = clone(self).set_params(calibrate=False).fit(X[~held], y[~held])
-            distance = fitted._doublings(X[held])
-            beyond = distance > 0
-            if beyond.any() and 0 < radius < np.inf:
-                missed = np.abs(log_residuals(y[held], fitted.predict(X[held])))[beyond]
-                needed = np.maximum(missed / radius - 1, 0) / distance[beyond]
-                self.growth_ = float(np.quantile(needed, _GROWTH_COVERAGE))
-        return found
+            missed = log_residuals(y[held], fitted.predict(X[held]))
+            found.append(Evidence.beyond(np.flatnonzero(held), missed, fitted._doublings(X[held])))
+        evidence = Evidence.together(found)
+        group = np.zeros(evidence.rows.size, dtype=np.int64)
+        self.noise_ = NoiseScale.of(evidence, np.zeros(len(y), dtype=np.int64))
+        scale = self.noise_.scale(evidence.kinds, group, evidence.doublings)
+        point = points(X)[evidence.rows]
+        return HeldOut(evidence.residuals, scale, group, point, evidence.kinds)
 
     def _doublings(self, X: FloatArray) -> FloatArray:
-        sent = np.maximum(X.sum(axis=1), 1.0)
+        """How far beyond the most measured bytes, shape (R, 1)."""
+        sent = np.maximum(X.sum(axis=1, keepdims=True), 1.0)
         return np.asarray(np.maximum(np.log2(sent / max(self.largest_, 1.0)), 0.0))
 
-    def _places(self, X: FloatArray) -> tuple[npt.NDArray[np.generic], IntArray, FloatArray]:
-        groups, kinds, _ = super()._places(X)
-        return groups, kinds, 1 + self.growth_ * self._doublings(X)
+    def _places(self, X: FloatArray) -> Places:
+        doublings, group = self._doublings(X), np.zeros(len(X), dtype=np.int64)
+        kinds = np.where(doublings[:, 0] > 0, BEYOND, WITHIN)
+        return group, kinds, self.noise_.scale(kinds, group, doublings)
+
+
+def _no_noise() -> NoiseScale:
+    return NoiseScale.of(Evidence.none(1), np.zeros(1, dtype=np.int64))
 
 
 def _line(sent: FloatArray, y: FloatArray) -> tuple[FloatArray, float]:
@@ -160,7 +166,7 @@ class HopCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fitted.latency_s_ = np.array([self.latency_s[0], self.latency_s[-1]])
         fitted.per_byte_s_ = np.array([self.per_byte_s[0], self.per_byte_s[-1]])
         fitted.keep_residuals(HeldOut.alike(np.empty(0)))
-        fitted.largest_, fitted.growth_ = float(self.max_bytes), 0.0
+        fitted.largest_, fitted.noise_ = float(self.max_bytes), _no_noise()
         fitted.residual_std_ = self.residual_std
         fitted.n_features_in_ = 1
         return fitted

@@ -12,25 +12,21 @@ from sklearn.base import clone
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from lemix_opt.checks import FloatArray, IntArray, floats
+from lemix_opt.checks import BoolArray, FloatArray, IntArray, floats
 from lemix_opt.errors import FieldError
+from predictors.boosting import SymmetricTrees, boost
 from predictors.efficiencies import distinct_rows, find_rows
-from predictors.intervals import (
-    FOLDS,
-    GroupedResiduals,
-    conformal_quantile,
-    held_out_residuals,
-    log_residuals,
-    points,
-)
+from predictors.evidence import BEYOND, NEW_MODEL, WITHIN, Evidence, NoiseScale, kind_of
+from predictors.folds import extrapolating_folds
+from predictors.intervals import FOLDS, held_out_residuals, log_residuals, points
+from predictors.measured_range import MeasuredRange
 from predictors.operation_model import EXTRAPOLATED, INTERPOLATED, MEASURED
-from predictors.regressor import CalibratedRegressor
+from predictors.regressor import CalibratedRegressor, HeldOut, Places
 
-POOLED_ROWS = 5.0
-"""What all other groups together count as beside a group's own residuals; few, since models of
-other shapes err differently."""
 SHARES = (0.0, 0.5, 1.0)
 """Shares of the boosted correction that held-out groups choose from."""
+_TREES, _DEPTH, _RATE, _RIDGE = 150, 7, 0.2, 0.3
+"""Of the correction, those of `predictors.operation_model.OperationTimeModel`."""
 _ROUNDS = 30
 _LEAST_SHARE = 0.05
 """Share of the peak that a part counts as at least in the weight of its prior: what never was more
@@ -43,9 +39,9 @@ class MemoryModel(CalibratedRegressor):
     Columns are physical estimates in bytes (states, activations, …), see
     `predictors.memory_parts`; factors are the learned correction of each, of least relative
     squared error. Which phase a run peaks in follows from the factors themselves and is found by
-    turns. On top a share of gradient boosting of the log residual, clipped to the range that was
-    fitted on; the share is what did best on groups of runs that were left out whole, and 0 unless
-    it did better there than the factors alone.
+    turns. On top a share of gradient boosting of the log residual (`predictors.boosting`), which
+    beyond the fitted range is that of the range's edge; the share is what did best on groups of
+    runs that were left out whole, and 0 unless it did better there than the factors alone.
 
     Parameters
     ----------
@@ -69,11 +65,10 @@ class MemoryModel(CalibratedRegressor):
         Correction of every column.
     share_ : float
         Share of the boosted correction.
-    residual_groups_ : ndarray, shape (R,)
-        Group of every residual.
-    new_residuals_ : ndarray, shape (R,)
-        Residuals of every group predicted without it, where groups were given; intervals of a group
-        that was not fitted on come from them.
+    range_ : MeasuredRange
+        Least and most bytes of every part that were measured of each group.
+    noise_ : NoiseScale
+        How wide residuals are within, per doubling of each phase beyond, and of new groups.
     limit_bytes_ : float
         Predicted peak above which a run is said to run out of memory, see
         `predictors.out_of_memory.fit_limit`; infinite until it is set.
@@ -84,7 +79,7 @@ class MemoryModel(CalibratedRegressor):
         phases: Sequence[Sequence[int]] | None = None,
         prior_runs: float = 0.0,
         boost: float | None = 0.0,
-        random_state: int | None = 0,
+        random_state: int = 0,
         calibrate: bool = True,
     ) -> None:
         super().__init__(calibrate)
@@ -111,22 +106,22 @@ class MemoryModel(CalibratedRegressor):
         families = points(data) if groups is None else _checked(groups, len(target))
         share = self._chosen_share(data, target, families) if self.boost is None else self.boost
         self.share_ = float(floats("boost", share, (), minimum=0, maximum=1))
-        self._fit(data, target)
-        fixed = clone(self).set_params(boost=self.share_)
-        self.residuals_ = held_out_residuals(fixed, data, target) if self.calibrate else np.empty(0)
-        squares = self.residuals_**2
-        self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
-        everyone = np.zeros(len(target), dtype=np.int64) if groups is None else families
-        self.residual_groups_ = everyone[: len(self.residuals_)]
-        self.new_residuals_ = np.empty(0)
-        if groups is not None and self.calibrate and np.unique(families).size > 1:
-            self.new_residuals_ = _left_out(fixed, data, target, families)
         self.limit_bytes_ = np.inf
         self.measured_ = distinct_rows(data)[0]
-        self.group_names_ = np.unique(everyone)
-        boxes = [data[everyone == name] for name in self.group_names_]
-        self.group_low_ = np.array([box.min(axis=0) for box in boxes])
-        self.group_high_ = np.array([box.max(axis=0) for box in boxes])
+        self.group_names_ = np.empty(0) if groups is None else np.unique(families)
+        numbers = self._numbers(groups, len(target))
+        self.range_ = MeasuredRange.of(numbers, data)
+        group = self.range_.group(numbers)
+        self._fit(data, target)
+        evidence = Evidence.none(self._sums(data).shape[1])
+        if self.calibrate:
+            evidence = self._evidence(data, target, groups)
+        self.noise_ = NoiseScale.of(evidence, group)
+        at = evidence.rows
+        scale = self.noise_.scale(evidence.kinds, group[at], evidence.doublings)
+        self.keep_residuals(
+            HeldOut(evidence.residuals, scale, group[at], points(data)[at], evidence.kinds)
+        )
         return self
 
     def provenance(self, X: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> IntArray:
@@ -137,19 +132,19 @@ class MemoryModel(CalibratedRegressor):
         """
         check_is_fitted(self)
         rows = np.atleast_2d(np.asarray(X, dtype=np.float64))
-        asked = self._asked(groups, len(rows))
-        found = np.full(len(rows), EXTRAPOLATED)
-        for at, name in enumerate(self.group_names_):
-            inside = (rows >= self.group_low_[at]) & (rows <= self.group_high_[at])
-            found[(asked == name) & inside.all(axis=1)] = INTERPOLATED
-        known = np.isin(asked, self.group_names_)
-        found[known & (find_rows(self.measured_, rows) >= 0)] = MEASURED
+        _, kinds, _ = self._places(rows, groups)
+        found = np.where(kinds == WITHIN, INTERPOLATED, EXTRAPOLATED)
+        found[(kinds != NEW_MODEL) & (find_rows(self.measured_, rows) >= 0)] = MEASURED
         return found
 
     def predict_interval(
         self, X: npt.ArrayLike, coverage: float = 0.9, groups: npt.ArrayLike | None = None
     ) -> FloatArray:
         """Lower and upper value that hold a new measurement with probability `coverage`, (R, 2).
+
+        Conformal, from runs held out at random, from the largest and smallest of their group, and
+        from groups left out whole, each for its kind of prediction; wider the further parts lie
+        beyond the group's runs, or all runs for a group that was not fitted on.
 
         Parameters
         ----------
@@ -158,57 +153,70 @@ class MemoryModel(CalibratedRegressor):
         coverage : float, default 0.9
             Probability.
         groups : array_like, shape (R,), optional
-            Group of every row, as in `fit`; an unknown one has the interval of groups left out.
+            Group of every row, as in `fit`; unknown where groups were fitted on and none is given.
         """
         middle = self.predict(X)
-        asked = self._asked(groups, len(middle))
-        radius = self._residuals().log_radius(coverage, asked)
-        if self.new_residuals_.size:
-            new = conformal_quantile(np.abs(self.new_residuals_), coverage)
-            radius = np.where(np.isin(asked, self.group_names_), radius, new)
-        return np.column_stack([middle * np.exp(-radius), middle * np.exp(radius)])
+        return self._interval(middle, coverage, self._places(np.asarray(X, np.float64), groups))
 
     def predict_quantile(
         self, X: npt.ArrayLike, quantile: float = 0.9, groups: npt.ArrayLike | None = None
     ) -> FloatArray:
         """Bytes that a new measurement stays below with probability `quantile`, shape (R,).
 
-        Conformal, from signed residuals; infinite where the group's residuals and those beside
-        them are too few for the quantile. Parameters as for `predict_interval`.
+        One-sided; otherwise, and with parameters, as `predict_interval`.
         """
         middle = self.predict(X)
-        asked = self._asked(groups, len(middle))
-        upper = self._residuals().log_quantile(quantile, asked)
-        if self.new_residuals_.size:
-            new = conformal_quantile(self.new_residuals_, quantile)
-            upper = np.where(np.isin(asked, self.group_names_), upper, new)
-        return np.asarray(middle * np.exp(upper))
+        return self._quantile(middle, quantile, self._places(np.asarray(X, np.float64), groups))
 
-    def _residuals(self) -> GroupedResiduals:
-        check_is_fitted(self)
-        return GroupedResiduals(self.residuals_, self.residual_groups_, POOLED_ROWS)
+    def _numbers(self, groups: npt.ArrayLike | None, rows: int) -> FloatArray:
+        """Return a number for the name of every row's group, −1 for unknown ones, shape (R, 1)."""
+        if groups is None:
+            return np.full((rows, 1), -1.0 if self.group_names_.size else 0.0)
+        known = {name: number for number, name in enumerate(self.group_names_.tolist())}
+        names = _checked(groups, rows).tolist()
+        return np.array([[known.get(name, -1)] for name in names], dtype=np.float64)
 
-    def _asked(self, groups: npt.ArrayLike | None, rows: int) -> npt.NDArray[Any]:
-        if groups is not None:
-            return _checked(groups, rows)
-        kind = self.residual_groups_.dtype.type
-        return np.full(rows, kind(0) if self.residual_groups_.dtype.kind in "iu" else kind(""))
+    def _places(self, X: FloatArray, groups: npt.ArrayLike | None = None) -> Places:
+        group = self.range_.group(self._numbers(groups, len(X)))
+        kinds, doublings = self._distance(X, group)
+        return group, kinds, self.noise_.scale(kinds, group, doublings)
+
+    def _distance(self, X: FloatArray, group: IntArray) -> tuple[IntArray, FloatArray]:
+        """Kind of every row, and how far each phase is beyond the group's runs, (R,) and (R, P)."""
+        outside = self.range_.outside(X, group)
+        near = np.clip(X, self.range_.low[group], self.range_.high[group])
+        common = np.minimum(X, near)
+        doublings = np.log2(1 + self._sums(outside) / np.maximum(self._sums(common), 1.0))
+        kinds = kind_of(group, np.any(outside > 0, axis=1), np.zeros(len(X), dtype=np.int64))
+        return kinds, doublings
+
+    def _evidence(self, X: FloatArray, y: FloatArray, groups: npt.ArrayLike | None) -> Evidence:
+        """Predict runs without them: at random, far from the rest, and groups left out whole."""
+        sizes = np.log2(np.maximum(self._sums(X), 1.0))
+        far = [*extrapolating_folds(sizes), *extrapolating_folds(-sizes)]
+        names = None if groups is None else _checked(groups, len(y))
+        apart = self.group_names_.tolist() if self.group_names_.size > 1 else []
+        model = clone(self).set_params(boost=self.share_, calibrate=False)
+        at_random = held_out_residuals(model, X, y)
+        found = [Evidence.within(np.arange(at_random.size), at_random, sizes.shape[1])]
+        found += [_apart(model, X, y, names, held, BEYOND) for held in far]
+        found += [_apart(model, X, y, names, np.asarray(names == one), NEW_MODEL) for one in apart]
+        return Evidence.together(found)
 
     def _fit(self, X: FloatArray, y: FloatArray) -> None:
         self._fit_factors(X, y)
-        self.correction_ = None
+        self.correction_: SymmetricTrees | None = None
         if self.share_ > 0:
-            from sklearn.ensemble import GradientBoostingRegressor
-
-            logs = _logs(X)
-            self.low_, self.high_ = logs.min(axis=0), logs.max(axis=0)
-            self.correction_ = GradientBoostingRegressor(
-                n_estimators=50,
-                learning_rate=0.1,
-                max_depth=3,
-                min_samples_leaf=3,
-                random_state=self.random_state,
-            ).fit(logs, log_residuals(y, self._physical(X)))
+            self.correction_ = boost(
+                _logs(X),
+                log_residuals(y, self._physical(X)),
+                trees=_TREES,
+                depth=_DEPTH,
+                rate=_RATE,
+                ridge=_RIDGE,
+                least_rows=2,
+                seed=self.random_state,
+            )
 
     def _fit_factors(self, X: FloatArray, y: FloatArray) -> None:
         """Assign runs to phases and fit, by turns, and keep the best."""
@@ -245,18 +253,25 @@ class MemoryModel(CalibratedRegressor):
                 errors[at] += np.sum(np.abs(log_residuals(y[held], corrected)))
         return SHARES[int(np.argmin(errors))]
 
+    def _phases(self, X: FloatArray) -> list[list[int]]:
+        """Columns of every phase."""
+        if self.phases is None:
+            return [list(range(X.shape[1]))]
+        if (last := max(map(max, self.phases))) >= X.shape[1]:
+            raise FieldError(f"{X.shape[1]} columns", where="X", expected=f"more than {last}")
+        return [list(columns) for columns in self.phases]
+
     def _phased(self, X: FloatArray) -> FloatArray:
         """Parts by phase, 0 where a phase does not have them, shape (phases, R, F)."""
-        if self.phases is None:
-            return X[None]
-        found = np.zeros((len(self.phases), *X.shape))
-        for at, columns in enumerate(self.phases):
-            if max(columns) >= X.shape[1]:
-                raise FieldError(
-                    f"{X.shape[1]} columns", where="X", expected=f"more than {max(columns)}"
-                )
-            found[at][:, list(columns)] = X[:, list(columns)]
+        phases = self._phases(X)
+        found = np.zeros((len(phases), *X.shape))
+        for own, columns in zip(found, phases, strict=True):
+            own[:, columns] = X[:, columns]
         return found
+
+    def _sums(self, X: FloatArray) -> FloatArray:
+        """Bytes of every phase by the formulae, shape (R, phases)."""
+        return np.column_stack([X[:, columns].sum(axis=1) for columns in self._phases(X)])
 
     @staticmethod
     def _peak(phased: FloatArray, constant: float, factor: FloatArray) -> FloatArray:
@@ -269,8 +284,7 @@ class MemoryModel(CalibratedRegressor):
         found = self._physical(X)
         if self.correction_ is None:
             return found
-        logs = np.clip(_logs(X), self.low_, self.high_)
-        return np.asarray(found * np.exp(self.share_ * self.correction_.predict(logs)))
+        return np.asarray(found * np.exp(self.share_ * self.correction_.predict(_logs(X))))
 
 
 def _shrunk_nnls(
@@ -292,16 +306,22 @@ def _shrunk_nnls(
     return np.concatenate([[0.0], found])
 
 
-def _left_out(
-    model: MemoryModel, X: FloatArray, y: FloatArray, groups: npt.NDArray[Any]
-) -> FloatArray:
-    """Log residuals of every group, predicted by a model fitted without it, shape (R,)."""
-    found = np.empty(len(y))
-    for name in np.unique(groups):
-        held = groups == name
-        apart = clone(model).set_params(calibrate=False).fit(X[~held], y[~held], groups[~held])
-        found[held] = log_residuals(y[held], apart.predict(X[held]))
-    return found
+def _apart(
+    model: MemoryModel,
+    X: FloatArray,
+    y: FloatArray,
+    groups: npt.NDArray[Any] | None,
+    held: BoolArray,
+    kind: int,
+) -> Evidence:
+    """Predict runs held out by a model fitted to the rest, and keep those that are of a kind."""
+    rest, own = (None, None) if groups is None else (groups[~held], groups[held])
+    fitted = clone(model).fit(X[~held], y[~held], rest)
+    rows, group = X[held], fitted.range_.group(fitted._numbers(own, int(held.sum())))
+    kinds, doublings = fitted._distance(rows, group)
+    kept = kinds == kind
+    residuals = log_residuals(y[held], fitted.predict(rows))[kept]
+    return Evidence(np.flatnonzero(held)[kept], residuals, doublings[kept], kinds[kept])
 
 
 def _logs(X: FloatArray) -> FloatArray:

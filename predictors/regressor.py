@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +15,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, IntArray
+from predictors.evidence import BEYOND, WITHIN, NoiseScale
 from predictors.intervals import GroupedResiduals, held_out_residuals, points
+
+Places = tuple[npt.NDArray[np.generic], IntArray, FloatArray]
+"""Group, kind and scale of rows, as in `HeldOut`, each of shape (R,)."""
 
 
 def relative_nnls(
@@ -77,7 +83,8 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     residual_groups_, residual_points_, residual_kinds_ : ndarray, shape (R,)
         Group, measured point and kind of each of them, see `GroupedResiduals`.
     residual_std_ : float
-        Their root mean square: relative spread of one prediction, NaN without calibration.
+        Root mean square of those within what was measured, not divided: relative spread of one
+        prediction, NaN without calibration.
     """
 
     def __init__(self, calibrate: bool = True) -> None:
@@ -109,7 +116,7 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def keep_residuals(self, held: HeldOut) -> None:
         """Take what is known of held-out rows, from which intervals and quantiles come."""
-        squares = held.residuals**2
+        squares = held.residuals[held.kinds == WITHIN] ** 2
         self.residual_std_ = float(np.sqrt(squares.mean())) if squares.size else float("nan")
         self.residuals_ = held.residuals / held.scale
         self.residual_groups_ = held.groups
@@ -135,22 +142,44 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Covers rows like those fitted on, also within every group of a class that has groups; see
         `GroupedResiduals`. Infinite where there are too few held-out rows for the coverage.
         """
-        middle = self.predict(X)
-        groups, kinds, scale = self._places(np.asarray(X, dtype=np.float64))
-        factor = np.exp(scale * self._scores().log_radius(coverage, groups, kinds))
-        return np.column_stack([middle / factor, middle * factor])
+        return self._interval(self.predict(X), coverage, self._places(np.asarray(X, np.float64)))
 
     def predict_quantile(self, X: npt.ArrayLike, quantile: float = 0.9) -> FloatArray:
         """Value that a new measurement does not exceed with probability `quantile`, shape (R,).
 
         One-sided, with groups and limits as in `predict_interval`.
         """
-        middle = self.predict(X)
-        groups, kinds, scale = self._places(np.asarray(X, dtype=np.float64))
-        log = self._scores().log_quantile(quantile, groups, kinds)
-        beyond = np.isinf(scale)
-        found = middle * np.exp(np.where(beyond, 1.0, scale) * log)
-        return np.asarray(np.where(beyond, np.inf, found))
+        return self._quantile(self.predict(X), quantile, self._places(np.asarray(X, np.float64)))
+
+    def _interval(self, middle: FloatArray, coverage: float, places: Places) -> FloatArray:
+        """Interval around predictions at such places, (R, 2)."""
+        factor = np.exp(self._log(partial(self._scores().log_radius, coverage), places))
+        return np.column_stack([middle / factor, middle * factor])
+
+    def _quantile(self, middle: FloatArray, quantile: float, places: Places) -> FloatArray:
+        """Upper quantile of what is measured where predictions are such, (R,)."""
+        log = self._log(partial(self._scores().log_quantile, quantile), places)
+        return np.asarray(middle * np.exp(log))
+
+    def _log(
+        self, score: Callable[[npt.NDArray[np.generic], IntArray], FloatArray], places: Places
+    ) -> FloatArray:
+        """Log of the factor by which rows may be off, given its score by group and kind, (R,).
+
+        Beyond what was measured it is no less than within: scores beyond come from rows far away,
+        which say little about the first step.
+        """
+        groups, kinds, scale = places
+        found, unknown = score(groups, kinds), np.isinf(scale)
+        # A score of 0 or less is no bound either where nothing is known.
+        found = np.where(unknown, np.inf, found * np.where(unknown, 1.0, scale))
+        noise: NoiseScale | None = getattr(self, "noise_", None)
+        beyond = kinds == BEYOND
+        if noise is not None and beyond.any():
+            near = groups[beyond]
+            least = noise.within[near] * score(near, np.full(near.size, WITHIN))
+            found[beyond] = np.maximum(found[beyond], least)
+        return found
 
     def _scores(self) -> GroupedResiduals:
         return GroupedResiduals(
@@ -160,7 +189,7 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             kinds=self.residual_kinds_,
         )
 
-    def _places(self, X: FloatArray) -> tuple[npt.NDArray[np.generic], IntArray, FloatArray]:
+    def _places(self, X: FloatArray) -> Places:
         """Group, kind and scale of every row, as in `HeldOut`, each of shape (R,).
 
         All alike unless overridden; the scale is infinite where nothing is known of residuals.

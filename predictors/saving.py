@@ -14,7 +14,7 @@ from typing import Any
 from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.files import existing_file, write_atomically
 
-VERSION = 2
+VERSION = 3
 """Of the models' attributes; to be raised when a kind of model that is saved changes them."""
 _TRUSTED = {
     "predictors.boosting.SymmetricTrees",

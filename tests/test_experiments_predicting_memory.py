@@ -13,6 +13,8 @@ from experiments.cli import app
 from experiments.memory_errors import memory_model, physics
 from experiments.predicting_memory import RUN, known_as, predict_runs
 from lemix_opt.errors import FieldError
+from predictors.evidence import NEW_MODEL
+from predictors.memory_model import MemoryModel
 from predictors.memory_parts import TrainingRun, training_parts
 from predictors.model_shapes import model_shape
 from predictors.saving import load_model, save_model
@@ -74,16 +76,36 @@ def test_without_a_limit_nothing_is_said(saved: Path) -> None:
 
 def test_a_model_that_was_not_fitted_on_has_the_interval_of_models_left_out(saved: Path) -> None:
     model = load_model(saved).model
+    asked = {**RUN, "gpus": 4.0, "rows": 2.0, "length": 1024.0}
     known, new = predict_runs(
         model,
-        [{**RUN, "model": name, "gpus": 4.0} for name in ("llama3-8b", "llama-7b")],
+        [{**asked, "model": name} for name in ("llama3-8b", "llama-7b")],
         0.5,
         0.5,
         "options",
     )
-    assert known["provenance"] == "extrapolated" == new["provenance"]
-    radius = float(np.quantile(np.abs(model.new_residuals_), 0.5, method="higher"))
-    assert np.log(new["high_gib"] / new["peak_gib"]) == pytest.approx(radius, rel=0.3)
+    assert (known["provenance"], new["provenance"]) == ("measured", "extrapolated")
+    radius = float(np.quantile(np.abs(held_out(model, NEW_MODEL)), 0.5, method="higher"))
+    assert np.log(new["high_gib"] / new["peak_gib"]) >= radius
+    # Two made-up models of one noise: one is as sure without the other.
+    assert np.log(new["high_gib"] / new["peak_gib"]) < 3 * radius
+
+
+def held_out(model: MemoryModel, kind: int) -> np.ndarray:
+    own = model.residual_kinds_ == kind
+    return model.residuals_[own] * model.noise_.new[kind - NEW_MODEL]
+
+
+def test_longer_and_larger_runs_have_wider_intervals(saved: Path) -> None:
+    model = load_model(saved).model
+    run = {**RUN, "model": "llama3-8b", "gpus": 4.0, "length": 1024.0}
+    # Measured up to 16,384 tokens; the others are three and five doublings beyond.
+    for what, values in (("length", [2**11, 2**17, 2**19]), ("rows", [8, 2**7, 2**9])):
+        asked = [{**run, what: float(value)} for value in values]
+        found = predict_runs(model, asked, 0.8, 0.8, "options")
+        for bound in ("high_gib", "upper_gib"):
+            width = [one[bound] / one["peak_gib"] for one in found]
+            assert width[0] < width[1] < width[2]
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,23 @@ def test_intervals_widen_beyond_the_measured_sizes_as_far_as_the_data_ask_for_it
     straight = HopModel().fit(sent[:, None], (1e-5 + 1e-9 * sent) * noise)
     bent = HopModel().fit(sent[:, None], (1e-5 + 1e-9 * sent + 2e-17 * sent**2) * noise)
     asked = np.array([[1e6], [1e8], [1e9]])
-    assert bent.growth_ > straight.growth_
+    assert bent.noise_.per_doubling[0] > straight.noise_.per_doubling[0]
     widths = [np.diff(np.log(m.predict_interval(asked)), axis=1).ravel() for m in (straight, bent)]
-    for inside, edge, _ in widths:
+    for inside, edge, beyond in widths:
         assert inside == pytest.approx(edge)
+        assert beyond > edge
     assert widths[1][2] > 1.5 * widths[1][1]
+
+
+def test_just_beyond_the_measured_sizes_nothing_is_surer_than_within() -> None:
+    rng = np.random.default_rng(1)
+    sent = np.geomspace(1e3, 1e8, 200)
+    model = HopModel().fit(sent[:, None], (1e-5 + 1e-9 * sent) * np.exp(rng.normal(0, 0.1, 200)))
+    asked = np.geomspace(9e7, 1e10, 60)[:, None]
+    width = np.diff(np.log(model.predict_interval(asked)), axis=1).ravel()
+    upper = model.predict_quantile(asked) / model.predict(asked)
+    assert np.all(np.diff(width) >= -1e-12)
+    assert np.all(np.diff(upper) >= -1e-12)
 
 
 @needs_data

@@ -81,6 +81,54 @@ def test_quantiles_cover_and_groups_have_their_own() -> None:
     assert np.all(np.isinf(fitted.predict_quantile(held, 0.9999)))
 
 
+@pytest.fixture(scope="module")
+def two_groups() -> MemoryModel:
+    """Runs of two groups, of 10 to 20 GB for each part."""
+    X = drawn(160) / 5 + 1e10
+    y = X.sum(axis=1) * np.exp(np.random.default_rng(4).normal(0, 0.05, 160))
+    return MemoryModel(PHASES, 1.0).fit(X, y, np.array(["a", "b"])[np.arange(160) % 2])
+
+
+@given(
+    st.lists(st.floats(0, 3), min_size=3, max_size=3),
+    st.floats(1, 4),
+    st.sampled_from(["a", "b", "new"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_intervals_and_quantiles_never_narrow_with_distance(
+    two_groups: MemoryModel, log_sizes: list[float], factor: float, group: str
+) -> None:
+    model, steps = two_groups, np.linspace(0, 1, 9)[:, None]
+    X = 1.5e10 * np.exp(steps * np.array(log_sizes)) * factor**steps
+    groups = np.full(len(X), group)
+    width = np.log(model.predict_interval(X, 0.9, groups)[:, 1] / model.predict(X))
+    upper = model.predict_quantile(X, 0.9, groups) / model.predict(X)
+    assert np.all(np.diff(width) >= -1e-12)
+    assert np.all(np.diff(upper) >= -1e-12)
+
+
+def test_a_part_that_was_never_there_counts_by_its_share_of_the_phase() -> None:
+    X = drawn(80) / 5 + 1e10
+    X[:, 2] = 0
+    y = X.sum(axis=1) * np.exp(np.random.default_rng(5).normal(0, 0.05, 80))
+    model = MemoryModel(PHASES, 1.0).fit(X, y)
+    inside = X[:1]
+    little, much = (inside + np.array([[0, 0, extra]]) for extra in (1e6, 1e12))
+    width = [
+        float(np.log(model.predict_interval(x)[0, 1] / model.predict(x)[0]))
+        for x in (inside, little, much)
+    ]
+    assert width[1] == pytest.approx(width[0], rel=0.01)
+    assert width[2] > 1.5 * width[0]
+    assert model.provenance(np.vstack([inside, little])).tolist() == [0, 2]
+
+
+def test_without_a_group_a_run_is_as_unsure_as_of_a_new_one(two_groups: MemoryModel) -> None:
+    X = drawn(5) / 5 + 1e10
+    said = two_groups.predict_interval(X, 0.9, np.full(5, "new"))
+    assert np.array_equal(two_groups.predict_interval(X), said)
+
+
 def test_bad_use_is_said() -> None:
     X = drawn(10)
     with pytest.raises(FieldError, match="groups"):
