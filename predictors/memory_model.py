@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, IntArray, floats
 from lemix_opt.errors import FieldError
+from predictors.binary_trees import BinaryTrees
 from predictors.efficiencies import distinct_rows, find_rows
 from predictors.intervals import (
     FOLDS,
@@ -25,6 +26,7 @@ from predictors.intervals import (
 )
 from predictors.operation_model import EXTRAPOLATED, INTERPOLATED, MEASURED
 from predictors.regressor import CalibratedRegressor
+from predictors.state import State
 
 POOLED_ROWS = 5.0
 """What all other groups together count as beside a group's own residuals; few, since models of
@@ -196,19 +198,20 @@ class MemoryModel(CalibratedRegressor):
 
     def _fit(self, X: FloatArray, y: FloatArray) -> None:
         self._fit_factors(X, y)
-        self.correction_ = None
+        self.correction_: BinaryTrees | None = None
         if self.share_ > 0:
             from sklearn.ensemble import GradientBoostingRegressor
 
             logs = _logs(X)
             self.low_, self.high_ = logs.min(axis=0), logs.max(axis=0)
-            self.correction_ = GradientBoostingRegressor(
+            grown = GradientBoostingRegressor(
                 n_estimators=50,
                 learning_rate=0.1,
                 max_depth=3,
                 min_samples_leaf=3,
                 random_state=self.random_state,
             ).fit(logs, log_residuals(y, self._physical(X)))
+            self.correction_ = BinaryTrees.of(grown, logs)
 
     def _fit_factors(self, X: FloatArray, y: FloatArray) -> None:
         """Assign runs to phases and fit, by turns, and keep the best."""
@@ -265,6 +268,37 @@ class MemoryModel(CalibratedRegressor):
     def _physical(self, X: FloatArray) -> FloatArray:
         return self._peak(self._phased(X), self.constant_, self.factor_)
 
+    def _check_fitted(self, state: State, columns: int) -> None:
+        phases = state.take("phases")
+        if phases is not None and not _are_phases(phases, columns):
+            expected = f"lists of columns from 0 to {columns - 1}"
+            raise state.refuse("phases", "other entries", expected)
+        state.floats("factor_", (columns,), minimum=0)
+        state.number("constant_")
+        state.number("share_", maximum=1)
+        state.number("limit_bytes_", infinite=True)
+        correction = state.part("correction_", BinaryTrees, optional=True)
+        if correction is not None:
+            trees, own = correction
+            trees.check_state(own, columns)
+        # A fit without a correction leaves those of the fit before it.
+        if correction is not None or state.holds("low_"):
+            state.floats("low_", (columns,))
+            state.floats("high_", (columns,))
+        state.floats("measured_", (None, columns))
+        groups = len(state.array("group_names_", "iU", (None,)))
+        state.floats("group_low_", (groups, columns))
+        state.floats("group_high_", (groups, columns))
+
+    def _check_residuals(self, state: State) -> None:
+        rows = state.floats("residuals_", (None,)).shape
+        known = state.array("residual_groups_", "iU", rows)
+        state.floats("new_residuals_", (None,))
+        if known.dtype.kind != self.group_names_.dtype.kind:
+            raise state.refuse(
+                "residual_groups_", f"entries of type {known.dtype}", "those of group_names_"
+            )
+
     def _predict(self, X: FloatArray) -> FloatArray:
         found = self._physical(X)
         if self.correction_ is None:
@@ -302,6 +336,15 @@ def _left_out(
         apart = clone(model).set_params(calibrate=False).fit(X[~held], y[~held], groups[~held])
         found[held] = log_residuals(y[held], apart.predict(X[held]))
     return found
+
+
+def _are_phases(found: Any, columns: int) -> bool:
+    return (
+        isinstance(found, list | tuple)
+        and len(found) > 0
+        and all(isinstance(phase, list | tuple) and len(phase) > 0 for phase in found)
+        and all(type(at) is int and 0 <= at < columns for phase in found for at in phase)
+    )
 
 
 def _logs(X: FloatArray) -> FloatArray:

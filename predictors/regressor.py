@@ -13,7 +13,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.errors import FieldError
 from predictors.intervals import GroupedResiduals, held_out_residuals, points
+from predictors.state import State
+
+_MOST_COLUMNS = 10_000
 
 
 def relative_nnls(
@@ -125,9 +129,24 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return HeldOut(found, scale, groups, points(X), kinds)
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
-        """Predict values, shape (R,)."""
+        """Predict values, shape (R,).
+
+        Raises
+        ------
+        FieldError
+            If a prediction is not finite.
+        """
         check_is_fitted(self)
-        return self._predict(validate_data(self, X, reset=False, dtype=np.float64))
+        found = self._predict(validate_data(self, X, reset=False, dtype=np.float64))
+        if not np.isfinite(found).all():
+            row = int(np.argmin(np.isfinite(found)))
+            raise FieldError(
+                f"value {found[row]}",
+                where=f"prediction, row {row}",
+                expected="a finite number",
+                hint="The row, or what the model was fitted on, is beyond all measure",
+            )
+        return found
 
     def predict_interval(self, X: npt.ArrayLike, coverage: float = 0.9) -> FloatArray:
         """Lower and upper value that hold a new measurement with probability `coverage`, (R, 2).
@@ -137,8 +156,12 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         middle = self.predict(X)
         groups, kinds, scale = self._places(np.asarray(X, dtype=np.float64))
-        factor = np.exp(scale * self._scores().log_radius(coverage, groups, kinds))
-        return np.column_stack([middle / factor, middle * factor])
+        radius = self._scores().log_radius(coverage, groups, kinds)
+        # Of infinity times nothing, and of a prediction of 0, nothing is known.
+        unknown = np.isinf(scale) | np.isinf(radius)
+        factor = np.exp(np.where(unknown, 0.0, scale * np.where(unknown, 0.0, radius)))
+        low, high = middle / factor, middle * factor
+        return np.column_stack([np.where(unknown, 0.0, low), np.where(unknown, np.inf, high)])
 
     def predict_quantile(self, X: npt.ArrayLike, quantile: float = 0.9) -> FloatArray:
         """Value that a new measurement does not exceed with probability `quantile`, shape (R,).
@@ -151,6 +174,31 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         beyond = np.isinf(scale)
         found = middle * np.exp(np.where(beyond, 1.0, scale) * log)
         return np.asarray(np.where(beyond, np.inf, found))
+
+    def check_state(self, state: State) -> None:
+        """Check what a file says of a fitted model, so that it can be asked.
+
+        Raises
+        ------
+        FieldError
+            Naming the first attribute that is missing, unknown, or not what a fit leaves.
+        """
+        columns = int(state.number("n_features_in_", minimum=1, maximum=_MOST_COLUMNS))
+        if state.holds("feature_names_in_"):
+            names = state.take("feature_names_in_")
+            if np.shape(names) != (columns,) or not all(type(name) is str for name in names):
+                raise state.refuse("feature_names_in_", "other entries", f"{columns} names")
+        self._check_fitted(state, columns)
+        self._check_residuals(state)
+        state.number("residual_std_", nan=True)
+        state.settings(*filter(state.holds, self._get_param_names()))
+        state.end()
+
+    def _check_residuals(self, state: State) -> None:
+        rows = state.floats("residuals_", (None,)).shape
+        state.array("residual_groups_", "iU", rows)
+        state.array("residual_points_", "i", rows)
+        state.array("residual_kinds_", "i", rows)
 
     def _scores(self) -> GroupedResiduals:
         return GroupedResiduals(
@@ -170,6 +218,10 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @abstractmethod
     def _fit(self, X: FloatArray, y: FloatArray) -> None: ...
+
+    @abstractmethod
+    def _check_fitted(self, state: State, columns: int) -> None:
+        """Take and check what `_fit` leaves, and parameters that are no plain value."""
 
     @abstractmethod
     def _predict(self, X: FloatArray) -> FloatArray: ...

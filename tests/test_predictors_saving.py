@@ -111,7 +111,7 @@ def test_files_of_other_versions_and_sizes_are_refused(
 ) -> None:
     path = tmp_path / "x.skops"
     monkeypatch.setattr(saving, "VERSION", saving.VERSION - 1)
-    with pytest.raises(FileFormatError, match=r"version 2; expected version 1\. Fit it again"):
+    with pytest.raises(FileFormatError, match=r"version 3; expected version 2\. Fit it again"):
         load_model(saved)
     monkeypatch.undo()
     save_model(load_model(saved).model, path, 7)  # type: ignore[arg-type]
