@@ -18,6 +18,8 @@ from predictors.intervals import GroupedResiduals, held_out_residuals, points
 from predictors.state import State
 
 _MOST_COLUMNS = 10_000
+_LARGEST_LOG = 700.0
+"""Of a number that is not infinite."""
 
 
 def relative_nnls(
@@ -159,7 +161,8 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         radius = self._scores().log_radius(coverage, groups, kinds)
         # Of infinity times nothing, and of a prediction of 0, nothing is known.
         unknown = np.isinf(scale) | np.isinf(radius)
-        factor = np.exp(np.where(unknown, 0.0, scale * np.where(unknown, 0.0, radius)))
+        log = np.where(unknown, 0.0, scale) * np.where(unknown, 0.0, radius)
+        factor = np.exp(np.minimum(log, _LARGEST_LOG))
         low, high = middle / factor, middle * factor
         return np.column_stack([np.where(unknown, 0.0, low), np.where(unknown, np.inf, high)])
 
@@ -183,7 +186,7 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         FieldError
             Naming the first attribute that is missing, unknown, or not what a fit leaves.
         """
-        columns = int(state.number("n_features_in_", minimum=1, maximum=_MOST_COLUMNS))
+        columns = state.whole("n_features_in_", 1, _MOST_COLUMNS)
         if state.holds("feature_names_in_"):
             names = state.take("feature_names_in_")
             if np.shape(names) != (columns,) or not all(type(name) is str for name in names):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ _AGAIN = "Fit it again with 'lemix fit --out'"
 _MALFORMED = (
     zipfile.BadZipFile,
     zlib.error,
+    tokenize.TokenError,
     struct.error,
     EOFError,
     ArithmeticError,
@@ -91,7 +93,10 @@ def _malformed(path: Path, error: Exception) -> FileFormatError:
         return error
     said = " ".join(str(error).split())[:200] or type(error).__name__
     return FileFormatError(
-        f"not a saved model ({said})", where=str(path), expected="a file of save_model"
+        f"not a saved model ({said})",
+        where=str(path),
+        expected="a file of save_model",
+        hint=_AGAIN,
     )
 
 
@@ -153,7 +158,7 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         )
     version, sha256 = found.get("version"), found["data_sha256"]
     model: Any = found["model"]
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise FileFormatError(
             f"version {str(version)[:20]}",
             where=str(path),

@@ -11,6 +11,7 @@ from lemix_opt.checks import FloatArray, IntArray, floats, integers
 from lemix_opt.errors import FieldError
 
 Part = TypeVar("Part")
+_MOST = 2**63
 Shape = tuple[int | None, ...]
 _NUMBERS: dict[str, tuple[str, Any]] = {
     "f": ("float64", np.float64),
@@ -36,6 +37,9 @@ class State:
     def __init__(self, owner: object, where: str) -> None:
         self.owner, self.where = owner, where
         self._left: dict[str, Any] = dict(vars(owner))
+        for name in self._left:
+            if callable(getattr(type(owner), name, None)):
+                raise self.refuse(name, "an attribute that hides a method", "none of this name")
 
     def take(self, name: str) -> Any:
         """Return an attribute of any kind."""
@@ -102,11 +106,20 @@ class State:
         found = self.take(name)
         if isinstance(found, bool) or not isinstance(found, int | float | np.number):
             raise FieldError(_kind(found), where=self._at(name), expected="a number")
+        if isinstance(found, int) and abs(found) > _MOST:
+            raise self.refuse(name, "a whole number of too many digits", f"at most {_MOST}")
         value = float(found)
         if nan and np.isnan(value):
             return value
         own = floats(self._at(name), value, minimum=minimum, maximum=maximum, infinite=infinite)
         return float(own)
+
+    def whole(self, name: str, minimum: int, maximum: int) -> int:
+        """Return a whole number within bounds."""
+        found = self.take(name)
+        if type(found) is not int:
+            raise self.refuse(name, _kind(found), "a whole number")
+        return int(integers(self._at(name), found, minimum=minimum, maximum=maximum))
 
     @overload
     def part(self, name: str, kind: type[Part]) -> tuple[Part, State]: ...
