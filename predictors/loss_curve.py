@@ -185,6 +185,7 @@ class SavedLossCurve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             whole("steps", self.steps, minimum=1)
         for name in ("floor", "drop", "rate", "residuals"):
             floats(name, getattr(self, name), minimum=None if name == "residuals" else 0)
+        floats("floor + drop", self.floor + self.drop)
 
     def curve(self) -> LossCurve:
         """Return the fitted curve."""
