@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +23,9 @@ FittedOn = Annotated[
     Path | None,
     typer.Option(help="Trace to fit predicted costs to; those of the trace itself otherwise."),
 ]
-Model = Annotated[str, typer.Option(help="Time model that is fitted.")]
+Model = Annotated[
+    str | None, typer.Option(help="Time model that is fitted to it; 'analytic' otherwise.")
+]
 Policies = Annotated[list[str], typer.Option("--policy", help="Name; may be given again.")]
 
 
@@ -35,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def explain(
     trace: TracePath,
     fitted_on: FittedOn = None,
-    model: Model = "analytic",
+    model: Model = None,
     policy: Policies = [],  # noqa: B006
     draws: Annotated[
         int, typer.Option(min=0, help="Runs on drawn times that say what an error means.")
@@ -63,7 +66,9 @@ def explain(
         )
         typer.echo(f"{step.name:22s}{cells}")
     for name in METRICS:
-        typer.echo(f"error of {name}: {100 * found.error(name):+.2f} %")
+        error = found.error(name)
+        said = "unknown, no such tasks" if isnan(error) else f"{100 * error:+.2f} %"
+        typer.echo(f"error of {name}: {said}")
     if found.expected:
         typer.echo(
             f"\nthe same decisions on times drawn as they scatter in the trace fitted on "
@@ -86,7 +91,7 @@ def explain(
 def regret(
     trace: TracePath,
     fitted_on: FittedOn = None,
-    model: Model = "analytic",
+    model: Model = None,
     policy: Policies = ["lemix"],  # noqa: B006
     window: Annotated[int, typer.Option(min=1, help="Most tasks of a window.")] = 10,
     makespan: Annotated[float, typer.Option(help="Weight of the makespan.")] = 0.0,
@@ -140,6 +145,14 @@ def regret(
     limit = f"at most {budget:g} s" if deterministic_limit is None else "a deterministic limit each"
     typer.echo(f"{len(parts)} windows of at most {window} tasks, {limit}", err=True)
     done: list[Window] = []
+
+    def keep() -> dict[str, Any]:
+        said = regret_values(head, done, len(parts))
+        if out is not None:
+            write_atomically(out, (as_json_text(said) + "\n").encode())
+        return said
+
+    keep()
     found = regrets(
         parts,
         chosen,
@@ -153,14 +166,13 @@ def regret(
             for one in found:
                 done.append(one)
                 progress("windows", len(done), len(parts))
-                if out is not None:
-                    said = regret_values(head, done, len(parts))
-                    write_atomically(out, (as_json_text(said) + "\n").encode())
+                keep()
     except KeyboardInterrupt:
         typer.echo(f"interrupted: {len(done)} of {len(parts)} windows are done", err=True)
-    if done:
-        said = regret_values(head, done, len(parts))
-        typer.echo(as_json_text(said) if as_json else regret_text(head, done, len(parts)))
+    if as_json:
+        typer.echo(as_json_text(keep()))
+    elif done:
+        typer.echo(regret_text(head, done, len(parts)))
     if len(done) < len(parts):
         raise typer.Exit(1)
 
@@ -172,7 +184,7 @@ def _created(names: list[str]) -> list[tuple[str, Policy]]:
 
 
 def _with_predictions(
-    path: Path, fitted_on: Path | None, model: str
+    path: Path, fitted_on: Path | None, model: str | None
 ) -> tuple[Trace, TraceCostModel | None]:
     """Return the trace with predicted costs, and who predicts them where others than itself."""
     from instances.trace_files import read_trace
@@ -180,6 +192,10 @@ def _with_predictions(
 
     run = read_trace(path)
     if fitted_on is None:
+        if model is not None:
+            raise FieldError(
+                repr(model), where="--model", expected="--fitted-on too, a trace to fit it to"
+            )
         return run, None
     if fitted_on.resolve() == path.resolve():
         raise FieldError(
@@ -187,7 +203,7 @@ def _with_predictions(
             where="--fitted-on",
             expected="another recording: a model that has seen the answers predicts nothing",
         )
-    learned = TraceCostModel(read_trace(fitted_on), model)
+    learned = TraceCostModel(read_trace(fitted_on), model or "analytic")
     return replace(run, instance=run.instance.with_costs(learned.costs(run.instance))), learned
 
 

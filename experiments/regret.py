@@ -36,6 +36,8 @@ _GRID = 100.0
 """Ticks of the shortest operation, at least, where costs lie on no grid of their own."""
 _LEAST = 1e-3
 """Part of the budget that the windows left share where it is used up."""
+_LEAST_TICK_S = 1e-8
+"""Ten times what `validate` tolerates."""
 _REOPTIMISED = 0.5
 """Part of a window's time that plans without foresight take at most."""
 
@@ -178,13 +180,18 @@ def _on_fine_grid(instance: Instance) -> Instance:
     if np.all(np.abs(ticks - np.round(ticks)) < 1e-6):
         return instance
     wanted = float(costs.forward_s.min()) / _GRID
-    return replace(instance, tick_s=min(instance.tick_s, 10.0 ** floor(log10(wanted))))
+    tick_s = max(10.0 ** floor(log10(wanted)), _LEAST_TICK_S)
+    return replace(instance, tick_s=min(instance.tick_s, tick_s))
 
 
 def _earliest(instance: Instance, schedule: Schedule, objective: Objective) -> float:
     """Value of a schedule, or of the same one as early as its order allows if that is less."""
     run = Trace(instance, instance.costs, "synthetic", "a plan on the actual costs")
-    early = replay(run, schedule).schedule
+    try:
+        early = replay(run, schedule).schedule
+    except InfeasibleError:
+        # Where operations without length start at once, their order is not in the schedule.
+        return _value(instance, schedule, objective)
     return min(_value(instance, plan, objective) for plan in (schedule, early))
 
 

@@ -20,7 +20,7 @@ def regret_values(head: Mapping[str, str], done: Sequence[Window], windows: int)
     head : mapping of str to str
         What must be said of all windows.
     done : sequence of Window
-        At least one.
+        Those so far.
     windows : int
         How many there are, also such that are not done.
     """
@@ -61,6 +61,8 @@ def regret_text(head: Mapping[str, str], done: Sequence[Window], windows: int) -
 
 
 def _optimum(done: Sequence[Window]) -> str:
+    if not done:
+        return "no window is done"
     proven = sum(w.optimum.proven for w in done)
     if proven == len(done):
         return f"proven in all {proven} windows: regrets against it are exact"
