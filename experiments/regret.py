@@ -21,7 +21,7 @@ import numpy as np
 
 from lemix_opt.checks import floats
 from lemix_opt.engine import simulate
-from lemix_opt.errors import FieldError, InfeasibleError
+from lemix_opt.errors import FieldError, InfeasibleError, LemixError
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
@@ -189,8 +189,9 @@ def _earliest(instance: Instance, schedule: Schedule, objective: Objective) -> f
     run = Trace(instance, instance.costs, "synthetic", "a plan on the actual costs")
     try:
         early = replay(run, schedule).schedule
-    except InfeasibleError:
-        # Where operations without length start at once, their order is not in the schedule.
+    except LemixError:
+        # A valid plan cannot be followed only where operations without length start at once, so
+        # that their order is not in it; as planned it still stands.
         return _value(instance, schedule, objective)
     return min(_value(instance, plan, objective) for plan in (schedule, early))
 
