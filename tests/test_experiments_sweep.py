@@ -91,8 +91,14 @@ def test_a_damaged_cell_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
         (("study = {", "file = 'x.json'\nstudy = {"), "both or neither"),
         (("time_limit_s = 30", "time_limit_s = 'long'"), "time_limit_s"),
         (("seeds = [0, 1]", "seeds = [0, 1"), "grid.toml"),
+        (("seeds = [0, 1]", "seeds = [0, 1.5]"), r"grid.toml: seeds\[1\]: value 1.5"),
+        (("seeds = [0, 1]", "seeds = ['a']"), r"grid.toml: seeds\[0\]"),
+        (("seeds = [0, 1]", "seeds = " + "[" * 5000), "grid.toml"),
+        (("seeds = [0, 1]", f"seeds = {list(range(400_000))}"), "grid: 1200000 cells"),
+        (("time_limit_s = 30", "deterministic_limit = 0"), "deterministic_limit: value 0"),
     ],
 )
 def test_bad_grids_are_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
-    with pytest.raises(LemixError, match=said):
+    with pytest.raises(LemixError, match=said) as found:
         read_grid(grid(tmp_path, GRID.replace(*change)))
+    assert "grid.toml" in str(found.value)
