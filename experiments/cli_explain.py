@@ -118,7 +118,7 @@ def regret(
 
     Where the optimum of a window is not proven, regrets against it are given as what they are at
     least (against the best schedule found) and at most (against the proven lower bound). Ctrl-C
-    ends with the windows that are done, and exit code 1.
+    ends with the windows that are done, and exit code 130.
     """
     from experiments.progress import progress_bar
     from experiments.regret import regrets
@@ -175,7 +175,7 @@ def regret(
     elif done:
         typer.echo(regret_text(head, done, len(parts)))
     if len(done) < len(parts):
-        raise typer.Exit(1)
+        raise typer.Exit(130)
 
 
 def _created(names: list[str]) -> list[tuple[str, Policy]]:

@@ -16,7 +16,7 @@ from lemix_opt.recording import Recording
 from lemix_opt.registry import Registry
 from lemix_opt.table import Table
 
-_STAMP = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?)?")
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?", re.ASCII)
 RECORDINGS = {
     "kineto": "instances.recordings.kineto:read_kineto",
     "nvidia-smi": "instances.recordings.nvidia_smi:read_nvidia_smi",

@@ -57,7 +57,7 @@ def test_an_interrupted_run_keeps_what_is_done(
     monkeypatch.setattr(regret, "clairvoyant", stopping)
     out = tmp_path / "r.json"
     found = CliRunner().invoke(app, ["regret", str(packaged()), "--out", str(out), "--json"])
-    assert found.exit_code == 1
+    assert found.exit_code == 130
     assert "6 windows of at most 10 tasks, at most 60 s" in found.stderr
     assert "1 of 6 windows are done" in found.stderr
     said: dict[str, Any] = json.loads(found.stdout)
