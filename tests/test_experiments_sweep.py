@@ -108,8 +108,8 @@ def test_a_grid_of_too_many_cells_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep_config, "_MOST_CELLS", 5)
-    with pytest.raises(FieldError, match="grid.toml: grid: 6 cells; expected at most 5"):
+    with pytest.raises(FieldError, match=r"grid\.toml: grid: 6 cells; expected at most 5"):
         read_grid(grid(tmp_path))
     monkeypatch.setattr(sweep_config, "_MOST_CELLS", 1)
-    with pytest.raises(FieldError, match="grid.toml: solver 1: 2 cells"):
+    with pytest.raises(FieldError, match=r"grid\.toml: solver 1: 2 cells"):
         read_grid(grid(tmp_path))
