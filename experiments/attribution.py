@@ -156,7 +156,7 @@ def attribute(
     Raises
     ------
     FieldError
-        If the trace holds no complete schedule.
+        If the trace holds no complete schedule, or no tasks.
     UnsupportedError
         For rules that are not replayed.
     """
@@ -215,6 +215,8 @@ def _executed(trace: Trace) -> Schedule:
             expected="what was executed, every task to its end",
             hint="Cut the trace to tasks that ended, or record one with 'lemix record'",
         )
+    if not trace.instance.tasks:
+        raise FieldError("no tasks", where="trace", expected="at least one")
     return done
 
 

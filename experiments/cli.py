@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from experiments import (
-    cli_bench,
-    cli_compare,
-    cli_data,
-    cli_explain,
-    cli_fit,
-    cli_predict,
-    cli_replay,
-    cli_risk,
-    cli_serving,
-    cli_study,
-    cli_sweep,
-    cli_trace,
-)
 from experiments.cli_options import Json, Seed, as_json_text, show
 from lemix_opt.errors import InfeasibleError, LemixError
 
@@ -129,21 +116,22 @@ def simulate(
 
 
 _PARTS = (
-    cli_bench,
-    cli_compare,
-    cli_data,
-    cli_explain,
-    cli_fit,
-    cli_predict,
-    cli_replay,
-    cli_risk,
-    cli_serving,
-    cli_study,
-    cli_sweep,
-    cli_trace,
+    "bench",
+    "compare",
+    "data",
+    "explain",
+    "fit",
+    "predict",
+    "replay",
+    "risk",
+    "serving",
+    "study",
+    "sweep",
+    "trace",
 )
+"""Modules `experiments.cli_*`, each with a few commands."""
 for part in _PARTS:
-    part.register(app)
+    import_module(f"experiments.cli_{part}").register(app)
 
 
 def main() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text
+from experiments.cli_options import Json, Seed, as_json_text, keep_inputs
 from lemix_opt.errors import FieldError
 from lemix_opt.policy import Policy
 from lemix_opt.trace import Trace
 
 if TYPE_CHECKING:
+    from experiments.regret import Window
     from predictors import TraceCostModel
 
 TracePath = Annotated[Path, typer.Argument(help="Trace file.")]
@@ -21,7 +23,9 @@ FittedOn = Annotated[
     Path | None,
     typer.Option(help="Trace to fit predicted costs to; those of the trace itself otherwise."),
 ]
-Model = Annotated[str, typer.Option(help="Time model that is fitted.")]
+Model = Annotated[
+    str | None, typer.Option(help="Time model that is fitted to it; 'analytic' otherwise.")
+]
 Policies = Annotated[list[str], typer.Option("--policy", help="Name; may be given again.")]
 
 
@@ -34,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def explain(
     trace: TracePath,
     fitted_on: FittedOn = None,
-    model: Model = "analytic",
+    model: Model = None,
     policy: Policies = [],  # noqa: B006
     draws: Annotated[
         int, typer.Option(min=0, help="Runs on drawn times that say what an error means.")
@@ -62,7 +66,9 @@ def explain(
         )
         typer.echo(f"{step.name:22s}{cells}")
     for name in METRICS:
-        typer.echo(f"error of {name}: {100 * found.error(name):+.2f} %")
+        error = found.error(name)
+        said = "unknown, no such tasks" if isnan(error) else f"{100 * error:+.2f} %"
+        typer.echo(f"error of {name}: {said}")
     if found.expected:
         typer.echo(
             f"\nthe same decisions on times drawn as they scatter in the trace fitted on "
@@ -85,26 +91,43 @@ def explain(
 def regret(
     trace: TracePath,
     fitted_on: FittedOn = None,
-    model: Model = "analytic",
+    model: Model = None,
     policy: Policies = ["lemix"],  # noqa: B006
-    window: Annotated[int, typer.Option(help="Most tasks of a window.")] = 10,
+    window: Annotated[int, typer.Option(min=1, help="Most tasks of a window.")] = 10,
     makespan: Annotated[float, typer.Option(help="Weight of the makespan.")] = 0.0,
     inference_response: Annotated[float, typer.Option(help="Weight of responses.")] = 4.0,
     training_response: Annotated[float, typer.Option(help="Weight of responses.")] = 1.0,
     late_penalty: Annotated[float, typer.Option(help="Seconds per late request.")] = 0.0,
-    time_limit: Annotated[float, typer.Option(help="Wall seconds per window and solver.")] = 60.0,
+    budget: Annotated[
+        float, typer.Option(help="Wall seconds of the solvers on all windows together.")
+    ] = 60.0,
     deterministic_limit: Annotated[
-        float | None, typer.Option(help="Solver's own limit, for repeatable tables.")
+        float | None,
+        typer.Option(
+            help="Limit of each solver on each window in its own time instead of the budget, for "
+            "repeatable tables."
+        ),
     ] = None,
     seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file to write, anew after every window.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Split policies' distance from the optimum: predictions, unknown future, own decisions."""
-    from experiments.regret import clairvoyant, total
-    from experiments.regret import regret as of
+    """Split policies' distance from the optimum: predictions, unknown future, own decisions.
+
+    Where the optimum of a window is not proven, regrets against it are given as what they are at
+    least (against the best schedule found) and at most (against the proven lower bound). Ctrl-C
+    ends with the windows that are done, and exit code 130.
+    """
+    from experiments.progress import progress_bar
+    from experiments.regret import regrets
+    from experiments.regret_report import regret_text, regret_values
     from experiments.windows import cut
+    from lemix_opt.files import write_atomically
     from lemix_opt.objective import Objective
 
+    keep_inputs(out, trace, fitted_on)
     objective = Objective(
         makespan=makespan,
         inference_response=inference_response,
@@ -112,47 +135,47 @@ def regret(
         late_penalty_s=late_penalty,
     )
     run, learned = _with_predictions(trace, fitted_on, model)
-    predicted = _said(learned)
-    parts = cut(run, window)
-    optima = [
-        clairvoyant(
-            part,
-            objective,
-            time_limit_s=time_limit,
-            deterministic_limit=deterministic_limit,
-            seed=seed,
-        )
-        for part in parts
-    ]
-    chosen = _created(policy)
-    rows = total([of(p, chosen, objective, o, seed) for p, o in zip(parts, optima, strict=True)])
-    proven = sum(o.proven for o in optima)
-    said: dict[str, Any] = {
+    parts, chosen = cut(run, window), _created(policy)
+    if not parts:
+        raise FieldError("no tasks", where=str(trace), expected="at least one")
+    head = {
         "trace": f"{run.truth}: {run.provenance}",
-        "predicted costs": predicted,
+        "predicted costs": _said(learned),
         "windows": f"{len(parts)} of at most {window} tasks, each from an empty cluster",
-        "proven optima": f"{proven} of {len(parts)}",
     }
-    if as_json:
-        typer.echo(as_json_text({**said, "regret": [asdict(row) for row in rows]}))
-        return
-    for name, text in said.items():
-        typer.echo(f"{name:16s} {text}")
-    typer.echo(
-        f"\n{'policy':20s}{'J predicted':>13s}{'J true costs':>14s}{'prediction':>12s}"
-        f"{'decision':>24s}{'of which online':>24s}   (s of the objective, actual costs)"
+    limit = f"at most {budget:g} s" if deterministic_limit is None else "a deterministic limit each"
+    typer.echo(f"{len(parts)} windows of at most {window} tasks, {limit}", err=True)
+    done: list[Window] = []
+
+    def keep() -> dict[str, Any]:
+        said = regret_values(head, done, len(parts))
+        if out is not None:
+            write_atomically(out, (as_json_text(said) + "\n").encode())
+        return said
+
+    keep()
+    found = regrets(
+        parts,
+        chosen,
+        objective,
+        budget_s=budget,
+        deterministic_limit=deterministic_limit,
+        seed=seed,
     )
-    for row in rows:
-        typer.echo(
-            f"{row.policy:20s}{row.predicted_s:>13.4f}{row.informed_s:>14.4f}"
-            f"{row.prediction_s:>+12.4f}{_interval(row.decision_s):>24s}"
-            f"{_interval(row.online_s):>24s}"
-        )
-
-
-def _interval(of: tuple[float, float]) -> str:
-    low, high = of
-    return f"{low:+.4f}" if high - low <= 1e-9 else f"{low:+.4f} to {high:+.4f}"
+    try:
+        with progress_bar(quiet=as_json) as progress:
+            for one in found:
+                done.append(one)
+                progress("windows", len(done), len(parts))
+                keep()
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {len(done)} of {len(parts)} windows are done", err=True)
+    if as_json:
+        typer.echo(as_json_text(keep()))
+    elif done:
+        typer.echo(regret_text(head, done, len(parts)))
+    if len(done) < len(parts):
+        raise typer.Exit(130)
 
 
 def _created(names: list[str]) -> list[tuple[str, Policy]]:
@@ -162,7 +185,7 @@ def _created(names: list[str]) -> list[tuple[str, Policy]]:
 
 
 def _with_predictions(
-    path: Path, fitted_on: Path | None, model: str
+    path: Path, fitted_on: Path | None, model: str | None
 ) -> tuple[Trace, TraceCostModel | None]:
     """Return the trace with predicted costs, and who predicts them where others than itself."""
     from instances.trace_files import read_trace
@@ -170,6 +193,10 @@ def _with_predictions(
 
     run = read_trace(path)
     if fitted_on is None:
+        if model is not None:
+            raise FieldError(
+                repr(model), where="--model", expected="--fitted-on too, a trace to fit it to"
+            )
         return run, None
     if fitted_on.resolve() == path.resolve():
         raise FieldError(
@@ -177,7 +204,7 @@ def _with_predictions(
             where="--fitted-on",
             expected="another recording: a model that has seen the answers predicts nothing",
         )
-    learned = TraceCostModel(read_trace(fitted_on), model)
+    learned = TraceCostModel(read_trace(fitted_on), model or "analytic")
     return replace(run, instance=run.instance.with_costs(learned.costs(run.instance))), learned
 
 

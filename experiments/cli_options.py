@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from lemix_opt.errors import FieldError
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
+
+
+def keep_inputs(out: Path | None, *inputs: Path | None) -> None:
+    """Raise `FieldError` if an output would replace one of the inputs."""
+    if out is not None and any(out.resolve() == path.resolve() for path in inputs if path):
+        raise FieldError(str(out), where="--out", expected="another file than what is read")
 
 
 def as_json_text(values: Any) -> str:

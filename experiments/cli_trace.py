@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from experiments.cli_options import Json, Seed, show
+from experiments.cli_options import Json, Seed, keep_inputs, show
 from lemix_opt.errors import FieldError
 
 _SHOWN = 256
@@ -38,7 +38,14 @@ def import_recording(
     from instances.trace_files import write_trace
     from lemix_opt.recording import Recording
 
-    given = dict(_option(reader, text) for text in option or [])
+    keep_inputs(out, *files)
+    given: dict[str, Any] = {}
+    for text in option or []:
+        name, value = _option(reader, text)
+        if name in given or name == "path":
+            what = "given by FILES" if name == "path" else "given twice"
+            raise FieldError(what, where=f"--set {name}", expected="each option once")
+        given[name] = value
     if len(files) > 1 and reader in RECORDINGS and reader != "kineto":
         raise FieldError(
             f"{len(files)} files", where=reader, expected="one; only kineto's are ranks of one run"

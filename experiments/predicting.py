@@ -176,6 +176,12 @@ def predict_hops(
     FieldError
         For a message of less than no bytes, naming the point.
     """
+    if model.n_features_in_ != 1:
+        raise FieldError(
+            f"a model of hops over {model.n_features_in_} columns",
+            where="saved model",
+            expected="one over the bytes of a message",
+        )
     sent = np.array([float(point["sent_bytes"]) for point in points])
     if np.any(sent < 0):
         at = int(np.argmax(sent < 0))

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.memory_profiles import FMS_MODELS
 from experiments.predicting import Point, Value
 from lemix_opt.checks import floats
-from lemix_opt.errors import LemixError
+from lemix_opt.errors import FieldError, LemixError
 
 RUN: Mapping[str, Value] = MappingProxyType(
     {
@@ -72,11 +72,17 @@ def predict_runs(
     FieldError
         For a value out of range, or a model of an unknown shape, naming the point.
     """
-    from predictors.memory_parts import TrainingRun, training_parts
+    from predictors.memory_parts import PARTS, TrainingRun, training_parts
     from predictors.model_shapes import model_shape
     from predictors.operation_model import LABELS
 
     floats("quantile", quantile, (), above=0, maximum=1)
+    if model.n_features_in_ != len(PARTS):
+        raise FieldError(
+            f"a memory model over {model.n_features_in_} columns",
+            where="saved model",
+            expected=f"one over the {len(PARTS)} parts of 'lemix fit'",
+        )
     parts, groups = [], []
     for number, point in enumerate(points, start=1):
         shape, group = known_as(str(point["model"]))

@@ -12,20 +12,34 @@ Negative terms are shown as they are: a wrong prediction may lead to a better sc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import nan
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import floor, inf, log10, nan
 
+import numpy as np
+
+from lemix_opt.checks import floats
 from lemix_opt.engine import simulate
-from lemix_opt.errors import FieldError, InfeasibleError
+from lemix_opt.errors import FieldError, InfeasibleError, LemixError
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.policy import Policy
+from lemix_opt.replaying import replay
+from lemix_opt.result import Result
 from lemix_opt.schedule import Schedule
 from lemix_opt.trace import Trace
 
 Interval = tuple[float, float]
+_GRID = 100.0
+"""Ticks of the shortest operation, at least, where costs lie on no grid of their own."""
+_LEAST = 1e-3
+"""Part of the budget that the windows left share where it is used up."""
+_LEAST_TICK_S = 1e-8
+"""Ten times what `validate` tolerates."""
+_REOPTIMISED = 0.5
+"""Part of a window's time that plans without foresight take at most."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,23 @@ def clairvoyant(
 ) -> Clairvoyant:
     """Solve a trace on its actual costs, with all arrivals known and with arrivals unknown.
 
+    Costs that are no whole ticks are planned on a grid of a hundredth of the shortest operation or
+    finer, times rounded up for plans and down for the bound; the plans are then replayed as early
+    as the costs themselves allow.
+
+    Parameters
+    ----------
+    trace : Trace
+        The problem, and its actual costs.
+    objective : Objective
+        Weighted.
+    time_limit_s : float, default 60
+        Wall seconds of both solvers together. Ignored under a deterministic limit.
+    deterministic_limit : float, optional
+        Limit in the solvers' own time, for repeatable tables.
+    workers, seed : int
+        Of the solvers.
+
     Raises
     ------
     FieldError
@@ -101,6 +132,8 @@ def clairvoyant(
         If the trace's rules lie outside the exact model.
     InfeasibleError
         If no schedule was found.
+    KeyboardInterrupt
+        If a solver was interrupted.
     """
     from solvers import solve
 
@@ -110,23 +143,122 @@ def clairvoyant(
             where="objective",
             expected="a weighted one: regrets are differences of seconds",
         )
-    true = trace.instance.with_costs(trace.actual)
-    common = (objective, time_limit_s, deterministic_limit, seed, workers)
-    online = solve(true, "reoptimise", *common)
-    found = solve(true, "portfolio", *common, initial=online.schedule)
+    true = _on_fine_grid(trace.instance.with_costs(trace.actual))
+    common = (deterministic_limit, seed, workers)
+    limit_s = time_limit_s if deterministic_limit is None else inf
+    begin = time.perf_counter()
+    online = solve(true, "reoptimise", objective, _REOPTIMISED * limit_s, *common)
+    _pass_on_interrupt(online)
+    left_s = max(limit_s - (time.perf_counter() - begin), (1 - _REOPTIMISED) * limit_s)
+    found = solve(true, "portfolio", objective, left_s, *common, initial=online.schedule)
+    _pass_on_interrupt(found)
     if found.schedule is None:
         raise InfeasibleError(
             f"no schedule of {true.tasks} tasks was found ({found.explanation})", where="trace"
         )
-    best = _value(true, found.schedule, objective)
+    best = min(
+        _earliest(true, schedule, objective)
+        for schedule in (found.schedule, online.schedule)
+        if schedule is not None
+    )
     proven, bound = found.status == "optimal", found.lower_bound
     return Clairvoyant(
         best,
         best if proven else bound if isinstance(bound, float) else float("-inf"),
         proven,
-        None if online.schedule is None else _value(true, online.schedule, objective),
+        None if online.schedule is None else _earliest(true, online.schedule, objective),
         online.explanation,
     )
+
+
+def _on_fine_grid(instance: Instance) -> Instance:
+    """Return the instance with a tick that rounds little, its own where costs are whole ticks."""
+    costs = instance.costs
+    times = [costs.forward_s, costs.backward_s, costs.update_s, costs.hop_s]
+    seconds = np.concatenate([np.ravel(t) for t in (*times, instance.workload.release_s)])
+    ticks = seconds / instance.tick_s
+    if np.all(np.abs(ticks - np.round(ticks)) < 1e-6):
+        return instance
+    wanted = float(costs.forward_s.min()) / _GRID
+    tick_s = max(10.0 ** floor(log10(wanted)), _LEAST_TICK_S)
+    return replace(instance, tick_s=min(instance.tick_s, tick_s))
+
+
+def _earliest(instance: Instance, schedule: Schedule, objective: Objective) -> float:
+    """Value of a schedule, or of the same one as early as its order allows if that is less."""
+    run = Trace(instance, instance.costs, "synthetic", "a plan on the actual costs")
+    try:
+        early = replay(run, schedule).schedule
+    except LemixError:
+        # A valid plan cannot be followed only where operations without length start at once, so
+        # that their order is not in it; as planned it still stands.
+        return _value(instance, schedule, objective)
+    return min(_value(instance, plan, objective) for plan in (schedule, early))
+
+
+def _pass_on_interrupt(result: Result) -> None:
+    """Solvers answer Ctrl-C with the best so far; here it ends the whole run."""
+    if result.explanation == "interrupted":
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Window:
+    """Regrets within one window of a run.
+
+    Parameters
+    ----------
+    number, tasks : int
+        Which window, from 0 on, and how many tasks it has.
+    optimum : Clairvoyant
+        What is known of the optimum.
+    rows : tuple of Regret
+        One per policy.
+    """
+
+    number: int
+    tasks: int
+    optimum: Clairvoyant
+    rows: tuple[Regret, ...]
+
+
+def regrets(
+    windows: Sequence[Trace],
+    policies: Sequence[tuple[str, Policy]],
+    objective: Objective,
+    *,
+    budget_s: float = 60.0,
+    deterministic_limit: float | None = None,
+    seed: int = 0,
+) -> Iterator[Window]:
+    """Judge policies window by window; each window is yielded when it is done.
+
+    Parameters
+    ----------
+    windows : sequence of Trace
+        See `experiments.windows.cut`.
+    policies, objective
+        See `regret`.
+    budget_s : float, default 60
+        Wall seconds of all solvers on all windows. Every window gets an equal part of what is left.
+    deterministic_limit : float, optional
+        Limit of each solver on each window in its own time, instead of the budget.
+    seed : int
+        Of policies and solvers.
+    """
+    budget_s = float(floats("budget_s", budget_s, (), above=0))
+    until = time.perf_counter() + budget_s
+    for number, part in enumerate(windows):
+        left_s = max(until - time.perf_counter(), _LEAST * budget_s)
+        optimum = clairvoyant(
+            part,
+            objective,
+            time_limit_s=left_s / (len(windows) - number),
+            deterministic_limit=deterministic_limit,
+            seed=seed,
+        )
+        rows = regret(part, policies, objective, optimum, seed)
+        yield Window(number, part.instance.tasks, optimum, rows)
 
 
 def regret(

@@ -89,6 +89,10 @@ def run_risks(
         raise unknown("solver", exact.solver, SOLVERS.names())
     if not risks:
         raise FieldError("none", where="risks", expected="at least one probability")
+    for where, given in (("risks", risks), ("policies", policies)):
+        if twice := [each for at, each in enumerate(given) if each in given[:at]]:
+            # Their runs would count as more runs of one.
+            raise FieldError(f"{twice[0]!r} twice", where=where, expected="each once")
     seeds = whole("seeds", seeds, minimum=1)
     runs: list[Row] = []
     head: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.study import Study
+from instances.files import located
+from lemix_opt.checks import floats, whole
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, suggest, unknown
 from lemix_opt.files import read_content
 from lemix_opt.objective import Objective
 from lemix_opt.result import versions
 
 _MAX_BYTES = 2**24
+_MOST_CELLS = 10**6
 _TOP = ("seeds", "time_limit_s", "deterministic_limit", "objective", "instance", "solver")
 
 
@@ -80,24 +84,40 @@ def read_grid(path: Path) -> list[Cell]:
     Raises
     ------
     FileFormatError
-        If the file is no TOML or a field is unknown, missing or of the wrong type.
+        If the file is no TOML, a field is unknown, missing or of the wrong type, or the grid has
+        more than a million cells.
+    FieldError
+        If a value is out of range.
     UnknownNameError
         For an unknown solver or study field.
     """
     content = read_content(path, "a TOML file", _MAX_BYTES)
     try:
         plain = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileFormatError(f"{error}", where=str(path), expected="TOML") from None
+    try:
+        return _cells(path, plain)
+    except LemixError as error:
+        raise located(error, path) from None
+
+
+def _cells(path: Path, plain: dict[str, Any]) -> list[Cell]:
     _known(path, "top level", plain, _TOP)
-    seeds = _typed(path, plain, "seeds", list, [0])
-    limit = float(_typed(path, plain, "time_limit_s", (int, float), 60))
+    given = _typed(path, plain, "seeds", list, [0])
+    seeds = [whole(f"seeds[{at}]", seed, minimum=0) for at, seed in enumerate(given)]
+    limit = float(floats("time_limit_s", plain.get("time_limit_s", 60), (), above=0, infinite=True))
     deterministic = plain.get("deterministic_limit")
+    if deterministic is not None:
+        deterministic = float(floats("deterministic_limit", deterministic, (), above=0))
     weights = _typed(path, plain, "objective", dict, {})
     if weights:
         Objective(**_checked_fields(path, "objective", weights, Objective))
     problems = [_problem(path, i, p) for i, p in enumerate(_tables(path, plain, "instance"))]
     solvers = [c for i, s in enumerate(_tables(path, plain, "solver")) for c in _solver(path, i, s)]
+    count = len(problems) * len(solvers) * len(seeds)
+    if count > _MOST_CELLS:
+        raise FieldError(f"{count} cells", where="grid", expected=f"at most {_MOST_CELLS}")
     return [
         Cell(
             name,
@@ -106,9 +126,9 @@ def read_grid(path: Path) -> list[Cell]:
             solver,
             parameters,
             canonical(weights) if weights else "",
-            int(seed),
+            seed,
             limit,
-            None if deterministic is None else float(deterministic),
+            deterministic,
         )
         for (name, source, digest), (solver, parameters), seed in itertools.product(
             problems, solvers, seeds
@@ -192,6 +212,9 @@ def _solver(path: Path, number: int, table: dict[str, Any]) -> list[tuple[str, s
     except LemixError as error:
         raise type(error)(error.what, where=f"{path}: {where}", hint=error.hint) from None
     lists = [v if isinstance(v, list) else [v] for v in given.values()]
+    count = math.prod(map(len, lists))
+    if count > _MOST_CELLS:
+        raise FieldError(f"{count} cells", where=where, expected=f"at most {_MOST_CELLS}")
     return [
         (name, canonical(dict(zip(given, values, strict=True))))
         for values in itertools.product(*lists)

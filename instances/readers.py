@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lemix_opt.recording import Recording
 from lemix_opt.registry import Registry
 from lemix_opt.table import Table
 
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?", re.ASCII)
 RECORDINGS = {
     "kineto": "instances.recordings.kineto:read_kineto",
     "nvidia-smi": "instances.recordings.nvidia_smi:read_nvidia_smi",
@@ -64,8 +66,10 @@ def read_azure(path: Source) -> Table:
     table = read_csv(path, Path(path).stem, schemas.AZURE, "Azure/AzurePublicDataset, CC-BY-4.0")
     stamps = []
     for row, text in enumerate(table["TIMESTAMP"].tolist()):
+        # numpy would shift a time of another zone, and only warn.
+        plain = text.strip().replace(" ", "T")
         try:
-            stamps.append(np.datetime64(text.strip().replace(" ", "T"), "ns"))
+            stamps.append(np.datetime64(plain if _STAMP.fullmatch(plain) else "NaT", "ns"))
         except ValueError:
             stamps.append(np.datetime64("NaT", "ns"))
         if np.isnat(stamps[-1]) or (row and stamps[-1] < stamps[-2]):

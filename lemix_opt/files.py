@@ -109,9 +109,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     Raises
     ------
     LemixError
-        If the folder does not exist.
+        If the folder does not exist, or nothing can be made in it.
     OSError
-        If the disk is full or not writable.
+        If the disk is full.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -123,7 +123,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         path.write_bytes(content)
         return
     # Names may be as long as the file system allows.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}", suffix=".tmp")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}", suffix=".tmp")
+    except OSError as error:
+        raise LemixError(
+            f"cannot be written ({error.strerror})", where=str(path), expected="a writable folder"
+        ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -148,7 +148,7 @@ class Instance:
             inference = self.workload.is_inference
             work = self.costs.forward_s[0][inference].sum(axis=1)
             put["slo_unit_s"] = float(work.mean()) if work.size else float("nan")
-        elif not np.isnan(self.slo_unit_s):
+        elif not (isinstance(self.slo_unit_s, float) and np.isnan(self.slo_unit_s)):
             put["slo_unit_s"] = float(floats("slo_unit_s", self.slo_unit_s, (), above=0))
         for name, value in put.items():
             object.__setattr__(self, name, value)

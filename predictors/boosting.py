@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.checks import FloatArray, IntArray, integers
+from predictors.state import State
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Indices = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 _BINS = 32
+_DEEPEST = 8
+"""Levels of a tree, whose leaves are numbered in a byte."""
 _TREE_ROWS = 1500
 """Rows one tree is fitted to at most."""
 _BLOCK = 512
@@ -62,6 +65,21 @@ class SymmetricTrees:
             found,
         )
         return found
+
+    def check_state(self, state: State, columns: int) -> None:
+        """Check what a file says of trees over so many columns, which compiled code reads."""
+        asked = state.array("columns", "i", (None, None))
+        trees, depth = asked.shape
+        # Without trees nothing is asked, whatever the columns were.
+        borders = state.array("edges", "f", (columns if trees else None, _BINS - 1))
+        if np.isnan(borders).any():
+            raise state.refuse("edges", "NaN", "borders, padded with infinity")
+        if not 0 <= depth <= _DEEPEST:
+            raise state.refuse("columns", f"{depth} levels", f"at most {_DEEPEST}")
+        integers(f"{state.where}.columns", asked, minimum=0, maximum=columns - 1)
+        state.integers("bins", (trees, depth), 0, _BINS - 2)
+        state.floats("leaves", (trees, 2**depth))
+        state.end()
 
 
 def _add_trees(

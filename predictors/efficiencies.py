@@ -11,6 +11,7 @@ from scipy.linalg.lapack import dpotrf, dtrtrs
 from scipy.optimize import nnls
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
+from predictors.state import State
 
 _STEPS = (12, 8, 4)
 """Steps of the fit by level: the widest group starts farthest from where it ends."""
@@ -51,6 +52,16 @@ class TermTree:
     def predict(self, terms: FloatArray, levels: tuple[FloatArray, ...]) -> FloatArray:
         """Seconds by the deepest known group of every row, shape (R,); NaN where none is."""
         return self.seconds(terms, self.find(levels))
+
+    def check_state(self, state: State, widths: tuple[int, ...], terms: int) -> None:
+        """Check what a file says of so many terms, and levels of so many columns."""
+        keys = state.arrays("keys", tuple((None, width) for width in widths))
+        if not all(map(len, keys)):
+            raise state.refuse("keys", "a level without groups", "one group at least")
+        state.arrays("coefficients", tuple((len(own), terms) for own in keys), minimum=0)
+        state.integers("blocks", (terms,), 0, terms - 1)
+        state.number("sharpness", minimum=1)
+        state.end()
 
     def find(self, levels: tuple[FloatArray, ...]) -> IntArray:
         """Return the deepest known group of every row, shape (R,); −1 where none is.

@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from predictors.intervals import POOLED_ROWS
+from predictors.state import State
 
 WITHIN, BEYOND, NEW_MODEL, NEW_GPU = range(4)
 """Kinds of predictions: within the sizes measured of a model on a GPU, beyond them, of a model
@@ -122,6 +123,13 @@ class NoiseScale:
             for kind, rule in zip((NEW_MODEL, NEW_GPU), _NEW, strict=True)
         ]
         return cls(np.maximum(within, _LEAST), growth, np.maximum(new, _LEAST))
+
+    def check_state(self, state: State, groups: int, sizes: int) -> None:
+        """Check what a file says of so many groups and sizes."""
+        state.floats("within", (groups,), minimum=0)
+        state.floats("per_doubling", (sizes,), minimum=0)
+        state.floats("new", (2,), minimum=0)
+        state.end()
 
     def scale(self, kinds: IntArray, groups: IntArray, doublings: FloatArray) -> FloatArray:
         """Width of the residuals of rows, shape (R,); groups are −1 where they are new."""

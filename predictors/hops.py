@@ -16,6 +16,7 @@ from predictors.evidence import BEYOND, WITHIN, Evidence, NoiseScale
 from predictors.folds import extrapolating_folds
 from predictors.intervals import held_out_residuals, log_residuals, points
 from predictors.regressor import CalibratedRegressor, HeldOut, Places, relative_nnls
+from predictors.state import State
 
 LINKS = ("within", "across")
 """Kinds of link: between GPUs of one machine, and between machines."""
@@ -80,6 +81,14 @@ class HopModel(CalibratedRegressor):
                 least = low[1] + high[1]
                 self.break_bytes_ = place
                 self.latency_s_, self.per_byte_s_ = np.column_stack([low[0], high[0]])
+
+    def _check_fitted(self, state: State, columns: int) -> None:
+        state.number("break_bytes_", infinite=True)
+        state.floats("latency_s_", (2,), minimum=0)
+        state.floats("per_byte_s_", (2,), minimum=0)
+        state.number("largest_")
+        noise, own = state.part("noise_", NoiseScale)
+        noise.check_state(own, 1, 1)
 
     def _predict(self, X: FloatArray) -> FloatArray:
         sent = X.sum(axis=1)

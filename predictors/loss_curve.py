@@ -180,6 +180,13 @@ class SavedLossCurve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: int
     source: str
 
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            whole("steps", self.steps, minimum=1)
+        for name in ("floor", "drop", "rate", "residuals"):
+            floats(name, getattr(self, name), minimum=None if name == "residuals" else 0)
+        floats("floor + drop", self.floor + self.drop)
+
     def curve(self) -> LossCurve:
         """Return the fitted curve."""
         fitted = LossCurve(self.steps)

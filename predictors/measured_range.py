@@ -9,6 +9,7 @@ import numpy as np
 from lemix_opt.checks import FloatArray, IntArray
 from predictors.efficiencies import distinct_rows, find_rows
 from predictors.operations import COLUMNS, tokens
+from predictors.state import State
 
 SIZES = (
     "length",
@@ -24,6 +25,9 @@ SIZES = (
     "bandwidth",
 )
 """Columns that may lie beyond what was measured."""
+
+MOST_DOUBLINGS = 256.0
+"""Of a size from 1 on: more than any has."""
 
 
 def columns(X: FloatArray, names: tuple[str, ...]) -> FloatArray:
@@ -69,6 +73,17 @@ class MeasuredRange:
         np.maximum.at(high, place, sizes)
         low[-1], high[-1] = low[:-1].min(axis=0), high[:-1].max(axis=0)
         return cls(keys, low, high)
+
+    def check_state(self, state: State, keys: FloatArray, sizes: int, most: float) -> None:
+        """Check what a file says of groups with keys (G, W) and so many sizes up to `most`."""
+        if not np.array_equal(state.floats("keys", keys.shape), keys):
+            raise state.refuse("keys", "other groups", "those that have coefficients")
+        shape = len(keys) + 1, sizes
+        low = state.floats("low", shape, minimum=0, maximum=most)
+        high = state.floats("high", shape, minimum=0, maximum=most)
+        if np.any(low > high):
+            raise state.refuse("low", "more than high", "at most high")
+        state.end()
 
     def group(self, groups: FloatArray) -> IntArray:
         """Return the number of every row's group, −1 for an unknown one, shape (R,)."""

@@ -22,11 +22,13 @@ from predictors.intervals import FOLDS, held_out_residuals, log_residuals, point
 from predictors.measured_range import MeasuredRange
 from predictors.operation_model import EXTRAPOLATED, INTERPOLATED, MEASURED
 from predictors.regressor import CalibratedRegressor, HeldOut, Places
+from predictors.state import State
 
 SHARES = (0.0, 0.5, 1.0)
 """Shares of the boosted correction that held-out groups choose from."""
 _TREES, _DEPTH, _RATE, _RIDGE = 150, 7, 0.2, 0.3
 """Of the correction, those of `predictors.operation_model.OperationTimeModel`."""
+_MOST_BYTES = 1e18
 _ROUNDS = 30
 _LEAST_SHARE = 0.05
 """Share of the peak that a part counts as at least in the weight of its prior: what never was more
@@ -108,7 +110,8 @@ class MemoryModel(CalibratedRegressor):
         self.share_ = float(floats("boost", share, (), minimum=0, maximum=1))
         self.limit_bytes_ = np.inf
         self.measured_ = distinct_rows(data)[0]
-        self.group_names_ = np.empty(0) if groups is None else np.unique(families)
+        nobody = np.empty(0, dtype=np.int64)
+        self.group_names_ = nobody if groups is None else np.unique(families)
         numbers = self._numbers(groups, len(target))
         self.range_ = MeasuredRange.of(numbers, data)
         group = self.range_.group(numbers)
@@ -280,6 +283,27 @@ class MemoryModel(CalibratedRegressor):
     def _physical(self, X: FloatArray) -> FloatArray:
         return self._peak(self._phased(X), self.constant_, self.factor_)
 
+    def _check_fitted(self, state: State, columns: int) -> None:
+        phases = state.take("phases")
+        if phases is not None and not _are_phases(phases, columns):
+            expected = f"lists of columns from 0 to {columns - 1}"
+            raise state.refuse("phases", "other entries", expected)
+        state.floats("factor_", (columns,), minimum=0)
+        state.number("constant_")
+        state.number("share_", maximum=1)
+        state.number("limit_bytes_", infinite=True)
+        correction = state.part("correction_", SymmetricTrees, optional=True)
+        if correction is not None:
+            trees, own = correction
+            trees.check_state(own, columns)
+        state.floats("measured_", (None, columns))
+        groups = len(state.array("group_names_", "iU", (None,)))
+        ranges, own = state.part("range_", MeasuredRange)
+        numbers = np.arange(max(groups, 1), dtype=np.float64)[:, None]
+        ranges.check_state(own, numbers, columns, _MOST_BYTES)
+        noise, own = state.part("noise_", NoiseScale)
+        noise.check_state(own, len(numbers), len(self._phases(self.factor_[None])))
+
     def _predict(self, X: FloatArray) -> FloatArray:
         found = self._physical(X)
         if self.correction_ is None:
@@ -322,6 +346,15 @@ def _apart(
     kept = kinds == kind
     residuals = log_residuals(y[held], fitted.predict(rows))[kept]
     return Evidence(np.flatnonzero(held)[kept], residuals, doublings[kept], kinds[kept])
+
+
+def _are_phases(found: Any, columns: int) -> bool:
+    return (
+        isinstance(found, list | tuple)
+        and len(found) > 0
+        and all(isinstance(phase, list | tuple) and len(phase) > 0 for phase in found)
+        and all(type(at) is int and 0 <= at < columns for phase in found for at in phase)
+    )
 
 
 def _logs(X: FloatArray) -> FloatArray:

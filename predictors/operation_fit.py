@@ -13,9 +13,10 @@ from predictors.efficiencies import TermTree, find_rows, fit_tree
 from predictors.evidence import Evidence, kind_of
 from predictors.folds import extrapolating_folds, left_out_folds, random_folds
 from predictors.intervals import points
-from predictors.measured_range import MeasuredRange, columns, log_sizes
+from predictors.measured_range import SIZES, MeasuredRange, columns, log_sizes
 from predictors.operation_terms import BLOCKS, TERMS, TYPICAL, terms, wave_padding
 from predictors.operations import column, tokens
+from predictors.state import State
 
 _GPU = ("kind", "number_bytes", "flops", "bandwidth", "link", "sms")
 _SHAPE = ("layer_parameters", "layers", "hidden", "heads", "kv_share")
@@ -35,6 +36,8 @@ PARTIAL = {2: np.isin(TERMS, _SUMS)}
 _ASKED = ("kind", "heads", "tensor", "number_bytes")
 _WIDTHS = (1.0, 8 / 3)
 """Widths of matrix products next to the model's, whose waves of tiles the correction sees."""
+ASKED = 1 + len(SIZES) + len(_ASKED) + 3 + len(_WIDTHS)
+"""Columns that the correction asks about, see `asked_of`."""
 _SPREADS = (0.1, 0.5, 3.0)
 _PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CHOICE_ROWS = 2000
@@ -60,6 +63,13 @@ class Choices:
     spread: float = 0.3
     inside: float = 0.0
     outside: float = 0.0
+
+    def check_state(self, state: State) -> None:
+        """Check what a file says."""
+        state.number("spread")
+        state.number("inside", maximum=1)
+        state.number("outside", maximum=1)
+        state.end()
 
 
 @dataclass(frozen=True)

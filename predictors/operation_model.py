@@ -6,11 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lemix_opt.checks import FloatArray, IntArray
-from predictors.efficiencies import distinct_rows, find_rows, overlap
+from predictors.boosting import SymmetricTrees
+from predictors.efficiencies import TermTree, distinct_rows, find_rows, overlap
 from predictors.evidence import WITHIN, NoiseScale, kind_of
 from predictors.intervals import points
-from predictors.measured_range import columns, log_sizes
+from predictors.measured_range import MOST_DOUBLINGS, SIZES, MeasuredRange, columns, log_sizes
 from predictors.operation_fit import (
+    ASKED,
     LEVELS,
     Choices,
     Fitted,
@@ -20,9 +22,10 @@ from predictors.operation_fit import (
     fit_operations,
     levels_of,
 )
-from predictors.operation_terms import BLOCKS, TYPICAL, terms
-from predictors.operations import check_operations
+from predictors.operation_terms import BLOCKS, TERMS, TYPICAL, terms
+from predictors.operations import COLUMNS, check_operations
 from predictors.regressor import CalibratedRegressor, HeldOut
+from predictors.state import State
 
 LABELS = ("measured", "interpolated", "extrapolated", "theoretical")
 """Where a prediction comes from: the very point was measured; it lies within what was measured of
@@ -111,6 +114,25 @@ class OperationTimeModel(CalibratedRegressor):
         self.physics_, self.trees_, self.range_ = found.physics, found.trees, found.measured
         self.choices_, self.noise_ = found.choices, NoiseScale.of(found.evidence, found.group)
         self._fitted: Fitted | None = found if self.calibrate else None
+
+    def _check_fitted(self, state: State, columns: int) -> None:
+        state.number("sharpness", minimum=1)
+        given = state.part("choices", Choices, optional=True)
+        for choices, own in [state.part("choices_", Choices), *([given] if given else [])]:
+            choices.check_state(own)
+        measured = state.floats("measured_", (None, len(COLUMNS)))
+        if columns != measured.shape[1]:
+            raise state.refuse("n_features_in_", str(columns), str(measured.shape[1]))
+        physics, own = state.part("physics_", TermTree)
+        physics.check_state(own, tuple(map(len, LEVELS)), len(TERMS))
+        ranges, own = state.part("range_", MeasuredRange)
+        ranges.check_state(own, physics.keys[-1], 1 + len(SIZES), MOST_DOUBLINGS)
+        trees, own = state.part("trees_", SymmetricTrees)
+        trees.check_state(own, ASKED)
+        noise, own = state.part("noise_", NoiseScale)
+        noise.check_state(own, len(ranges.keys), 1 + len(SIZES))
+        if state.take("_fitted") is not None:
+            raise state.refuse("_fitted", "evidence of a fit", "nothing")
 
     def _predict(self, X: FloatArray) -> FloatArray:
         found = np.empty(len(X))

@@ -15,8 +15,14 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.errors import FieldError
 from predictors.evidence import BEYOND, WITHIN, NoiseScale
 from predictors.intervals import GroupedResiduals, held_out_residuals, points
+from predictors.state import State
+
+_MOST_COLUMNS = 10_000
+_LARGEST_LOG = 600.0
+"""Of a factor that no prediction times it is infinite for."""
 
 Places = tuple[npt.NDArray[np.generic], IntArray, FloatArray]
 """Group, kind and scale of rows, as in `HeldOut`, each of shape (R,)."""
@@ -132,9 +138,24 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return HeldOut(found, scale, groups, points(X), kinds)
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
-        """Predict values, shape (R,)."""
+        """Predict values, shape (R,).
+
+        Raises
+        ------
+        FieldError
+            If a prediction is not finite.
+        """
         check_is_fitted(self)
-        return self._predict(validate_data(self, X, reset=False, dtype=np.float64))
+        found = self._predict(validate_data(self, X, reset=False, dtype=np.float64))
+        if not np.isfinite(found).all():
+            row = int(np.argmin(np.isfinite(found)))
+            raise FieldError(
+                f"value {found[row]}",
+                where=f"prediction, row {row}",
+                expected="a finite number",
+                hint="The row, or what the model was fitted on, is beyond all measure",
+            )
+        return found
 
     def predict_interval(self, X: npt.ArrayLike, coverage: float = 0.9) -> FloatArray:
         """Lower and upper value that hold a new measurement with probability `coverage`, (R, 2).
@@ -153,13 +174,16 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _interval(self, middle: FloatArray, coverage: float, places: Places) -> FloatArray:
         """Interval around predictions at such places, (R, 2)."""
-        factor = np.exp(self._log(partial(self._scores().log_radius, coverage), places))
-        return np.column_stack([middle / factor, middle * factor])
+        log = self._log(partial(self._scores().log_radius, coverage), places)
+        unknown, factor = np.isinf(log), np.exp(np.minimum(log, _LARGEST_LOG))
+        low, high = middle / factor, middle * factor
+        return np.column_stack([np.where(unknown, 0.0, low), np.where(unknown, np.inf, high)])
 
     def _quantile(self, middle: FloatArray, quantile: float, places: Places) -> FloatArray:
         """Upper quantile of what is measured where predictions are such, (R,)."""
         log = self._log(partial(self._scores().log_quantile, quantile), places)
-        return np.asarray(middle * np.exp(log))
+        found = middle * np.exp(np.minimum(log, _LARGEST_LOG))
+        return np.asarray(np.where(np.isinf(log), np.inf, found))
 
     def _log(
         self, score: Callable[[npt.NDArray[np.generic], IntArray], FloatArray], places: Places
@@ -170,9 +194,11 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         which say little about the first step.
         """
         groups, kinds, scale = places
-        found, unknown = score(groups, kinds), np.isinf(scale)
-        # A score of 0 or less is no bound either where nothing is known.
-        found = np.where(unknown, np.inf, found * np.where(unknown, 1.0, scale))
+        found = score(groups, kinds)
+        # Where nothing is known, a score of 0 or less is no bound either.
+        unknown = np.isinf(scale) | np.isinf(found)
+        found[~unknown] *= scale[~unknown]
+        found[unknown] = np.inf
         noise: NoiseScale | None = getattr(self, "noise_", None)
         beyond = kinds == BEYOND
         if noise is not None and beyond.any():
@@ -180,6 +206,31 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             least = noise.within[near] * score(near, np.full(near.size, WITHIN))
             found[beyond] = np.maximum(found[beyond], least)
         return found
+
+    def check_state(self, state: State) -> None:
+        """Check what a file says of a fitted model, so that it can be asked.
+
+        Raises
+        ------
+        FieldError
+            Naming the first attribute that is missing, unknown, or not what a fit leaves.
+        """
+        columns = state.whole("n_features_in_", 1, _MOST_COLUMNS)
+        if state.holds("feature_names_in_"):
+            names = state.take("feature_names_in_")
+            if np.shape(names) != (columns,) or not all(type(name) is str for name in names):
+                raise state.refuse("feature_names_in_", "other entries", f"{columns} names")
+        self._check_fitted(state, columns)
+        self._check_residuals(state)
+        state.number("residual_std_", nan=True)
+        state.settings(*filter(state.holds, self._get_param_names()))
+        state.end()
+
+    def _check_residuals(self, state: State) -> None:
+        rows = state.floats("residuals_", (None,)).shape
+        state.array("residual_groups_", "iU", rows)
+        state.array("residual_points_", "i", rows)
+        state.array("residual_kinds_", "i", rows)
 
     def _scores(self) -> GroupedResiduals:
         return GroupedResiduals(
@@ -199,6 +250,10 @@ class CalibratedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @abstractmethod
     def _fit(self, X: FloatArray, y: FloatArray) -> None: ...
+
+    @abstractmethod
+    def _check_fitted(self, state: State, columns: int) -> None:
+        """Take and check what `_fit` leaves, and parameters that are no plain value."""
 
     @abstractmethod
     def _predict(self, X: FloatArray) -> FloatArray: ...

@@ -10,8 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from lemix_opt.checks import FloatArray, choice
+from predictors.binary_trees import BinaryTrees
 from predictors.intervals import log_residuals
 from predictors.regressor import CalibratedRegressor, relative_nnls
+from predictors.state import State
 
 
 def shape_features(X: FloatArray) -> FloatArray:
@@ -36,6 +38,9 @@ class AnalyticTimeModel(TimeModel):
 
     def _fit(self, X: FloatArray, y: FloatArray) -> None:
         self.coef_ = relative_nnls(shape_features(X), y)
+
+    def _check_fitted(self, state: State, columns: int) -> None:
+        state.floats("coef_", (3,), minimum=0)
 
     def _predict(self, X: FloatArray) -> FloatArray:
         return np.asarray(shape_features(X) @ self.coef_)
@@ -73,6 +78,9 @@ class ReferenceTimeModel(TimeModel):
             self.eta_ = float(ratio.mean())
         else:
             self.eta_ = float(np.sum(1 / ratio) / np.sum(1 / ratio**2))
+
+    def _check_fitted(self, state: State, columns: int) -> None:
+        state.number("eta_")
 
     def _predict(self, X: FloatArray) -> FloatArray:
         return np.asarray(self.eta_ * shape_features(X)[:, 2])
@@ -116,13 +124,25 @@ class BoostedTimeModel(TimeModel):
         self.base_ = AnalyticTimeModel(calibrate=False).fit(X, y)
         logs = self._logs(X)
         self.low_, self.high_ = logs.min(axis=0), logs.max(axis=0)
-        self.correction_ = GradientBoostingRegressor(
+        grown = GradientBoostingRegressor(
             n_estimators=self.n_estimators,
             learning_rate=self.learning_rate,
             max_depth=self.max_depth,
             min_samples_leaf=self.min_samples_leaf,
             random_state=self.random_state,
         ).fit(logs, log_residuals(y, self.base_.predict(X)))
+        self.correction_ = BinaryTrees.of(grown, logs)
+
+    def _check_fitted(self, state: State, columns: int) -> None:
+        base, own = state.part("base_", AnalyticTimeModel)
+        base.check_state(own)
+        if base.n_features_in_ != columns:
+            raise own.refuse("n_features_in_", str(base.n_features_in_), str(columns))
+        logs = columns + 1
+        state.floats("low_", (logs,))
+        state.floats("high_", (logs,))
+        trees, own = state.part("correction_", BinaryTrees)
+        trees.check_state(own, logs)
 
     def _logs(self, X: FloatArray) -> FloatArray:
         columns = np.column_stack([X, np.prod(X, axis=1)])

@@ -125,7 +125,9 @@ class Scatter:
         # Circular, so that the ends of the run are drawn as often as its middle.
         rows = (starts[:, None] + np.arange(block)) % size
         drawn = self.standard[rows.ravel()[: operation.size]]
-        return np.asarray(np.exp(self.mean[operation] + self.spread[operation] * drawn))
+        # An operation that was never timed has no scatter either.
+        own = np.minimum(operation, self.mean.size - 1)
+        return np.asarray(np.exp(self.mean[own] + self.spread[own] * drawn))
 
 
 def fit_times(model: str, timed: Timed) -> tuple[OperationTimes, Scatter]:

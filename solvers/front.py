@@ -89,12 +89,18 @@ def solve(
     ------
     UnknownNameError
         For an unknown solver or parameter, naming the nearest known one.
+    FieldError
+        For a limit that is not above 0, or a negative seed.
     InfeasibleError
         If `initial` breaks a rule; the first violation is named.
     """
     objective = Objective(makespan=1.0) if objective is None else objective
     seed = whole("seed", seed, minimum=0)
     time_limit_s = float(floats("time_limit_s", time_limit_s, (), above=0, infinite=True))
+    if deterministic_limit is not None:
+        deterministic_limit = float(
+            floats("deterministic_limit", deterministic_limit, (), above=0, infinite=True)
+        )
     if initial is not None:
         violations = validate(instance, initial)
         if violations:

@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_cli import lemix
+from test_engine import build, run
 from test_recordings_nvidia_smi import AUTUMN, _log
 from test_recordings_vllm import LOG, SERIES
+from typer.testing import CliRunner
 
+from experiments.cli import app
 from experiments.cli_options import as_json_text
 from experiments.demo import packaged
+from instances.trace_files import write_trace
+from lemix_opt import LemixError, Trace
 
 
 def test_import_writes_what_trace_prints(tmp_path: Path) -> None:
@@ -48,6 +53,9 @@ def test_import_writes_what_trace_prints(tmp_path: Path) -> None:
         ("import timeline g.csv --out t.zip", "no 'columns'; expected a value"),
         ("demo --nodes 1000000000", "nodes: value 1000000000; expected at most 4096"),
         ("import nvidia-smi g.csv --out no/t.zip", "no: no such folder"),
+        ("import nvidia-smi g.csv --out g.csv", "--out: g.csv; expected another file"),
+        ("import nvidia-smi g.csv --out t.zip --set zone=UTC --set zone=UTC", "given twice"),
+        ("import nvidia-smi g.csv --out t.zip --set path=1", "--set path: given by FILES"),
         ("trace g.csv", "g.csv: not a zip file"),
         ("trace absent.zip", "absent.zip: no such file"),
         ("record --tasks 0 --out t.zip", "tasks"),
@@ -74,9 +82,9 @@ def test_a_packaged_recording_is_replayed_by_the_command(tmp_path: Path) -> None
 )
 def test_record_writes_a_trace(tmp_path: Path) -> None:
     small = "--tasks 4 --rate 100 --hidden 16 --heads 2 --layers 2 --longest 8 --device cpu"
-    run = lemix("record", "--out", "t.zip", *small.split(), cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert "4 tasks done" in run.stdout
+    made = lemix("record", "--out", "t.zip", *small.split(), cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "4 tasks done" in made.stdout
 
 
 def test_explain_says_what_an_error_means(tmp_path: Path) -> None:
@@ -86,6 +94,35 @@ def test_explain_says_what_an_error_means(tmp_path: Path) -> None:
     said = json.loads(shown.stdout)
     assert [step["name"] for step in said["steps"]][-2:] == ["time model", "speed"]
     assert {metric["draws"] for metric in said["expected"]} == {20}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("explain empty.zip", "trace: no tasks"),
+        ("explain some.zip --model boosted", "--model: 'boosted'; expected --fitted-on too"),
+        ("explain some.zip --seed -1", "Invalid value for '--seed'"),
+        ("regret empty.zip", "empty.zip: no tasks"),
+        ("regret some.zip --out some.zip", "--out: some.zip; expected another file"),
+        ("regret some.zip --out .", "is a folder"),
+        ("regret some.zip --budget nan", "budget_s: value nan"),
+        ("regret some.zip --deterministic-limit 0", "deterministic_limit: value 0.0"),
+        ("risk --out some.zip", "some.zip: cannot make the folder"),
+        ("risk --out found --risks 0.1,0.1", "risks: 0.1 twice; expected each once"),
+    ],
+)
+def test_what_cannot_be_judged_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    some = [1, 0, 0]
+    for name, kinds in {"empty.zip": [], "some.zip": some}.items():
+        instance = build(kinds, [0.0] * len(kinds))
+        schedule = run(instance, [0] * len(kinds))
+        write_trace(Trace(instance, instance.costs, "synthetic", "by hand", schedule), name)
+    found = CliRunner().invoke(app, arguments.split())
+    assert said in f"{found.exception} {found.stderr}"
+    assert isinstance(found.exception, LemixError | SystemExit)
 
 
 def test_many_phases_and_counters_are_counted_not_listed(tmp_path: Path) -> None:

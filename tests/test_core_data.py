@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,11 @@ def test_instance_computes_and_keeps_its_slo_unit() -> None:
     part = whole.window(np.array([1]))
     assert part.slo_unit_s == whole.slo_unit_s
     assert part.tasks == 1
+
+
+def test_an_slo_unit_is_a_number() -> None:
+    with pytest.raises(FieldError, match="slo_unit_s"):
+        replace(instance(), slo_unit_s="x")
 
 
 def test_costs_must_cover_the_workload() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments import sweep_config
 from experiments.sweep import run_sweep
 from experiments.sweep_config import read_grid
 from experiments.tables import read_parquet
-from lemix_opt.errors import FileFormatError, LemixError
+from lemix_opt.errors import FieldError, FileFormatError, LemixError
 
 GRID = """
 seeds = [0, 1]
@@ -91,8 +92,24 @@ def test_a_damaged_cell_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
         (("study = {", "file = 'x.json'\nstudy = {"), "both or neither"),
         (("time_limit_s = 30", "time_limit_s = 'long'"), "time_limit_s"),
         (("seeds = [0, 1]", "seeds = [0, 1"), "grid.toml"),
+        (("seeds = [0, 1]", "seeds = [0, 1.5]"), r"grid.toml: seeds\[1\]: value 1.5"),
+        (("seeds = [0, 1]", "seeds = ['a']"), r"grid.toml: seeds\[0\]"),
+        (("seeds = [0, 1]", "seeds = " + "[" * 5000), "grid.toml"),
+        (("time_limit_s = 30", "deterministic_limit = 0"), "deterministic_limit: value 0"),
     ],
 )
 def test_bad_grids_are_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
-    with pytest.raises(LemixError, match=said):
+    with pytest.raises(LemixError, match=said) as found:
         read_grid(grid(tmp_path, GRID.replace(*change)))
+    assert "grid.toml" in str(found.value)
+
+
+def test_a_grid_of_too_many_cells_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_config, "_MOST_CELLS", 5)
+    with pytest.raises(FieldError, match=r"grid\.toml: grid: 6 cells; expected at most 5"):
+        read_grid(grid(tmp_path))
+    monkeypatch.setattr(sweep_config, "_MOST_CELLS", 1)
+    with pytest.raises(FieldError, match=r"grid\.toml: solver 1: 2 cells"):
+        read_grid(grid(tmp_path))

@@ -62,6 +62,8 @@ def test_bad_cells_are_named(tmp_path: Path, row: str, said: str) -> None:
         (b"TIMESTAMP,ContextTokens\n", "missing column 'GeneratedTokens'"),
         (AZURE.encode() + b"2023-11-16 18:15:46,\xff,1\n", "not UTF-8"),
         (AZURE.encode() + b"yesterday,5,1\n", "TIMESTAMP"),
+        (AZURE.encode() + b"2023-11-16 18:15:46+01:00,5,1\n", "TIMESTAMP"),
+        (AZURE.encode() + b"2023-11-16 18:15:46." + b"9" * 30 + b",5,1\n", "TIMESTAMP"),
         (AZURE.encode() + b"2023-11-16 18:15:46,5,1\n2023-11-16 18:15:45,5,1\n", "row 2"),
     ],
 )

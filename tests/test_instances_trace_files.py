@@ -17,6 +17,7 @@ import pytest
 from fuzzing import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from strategies import generating
 from strategies import instances as some
 from test_validation import valid
@@ -188,7 +189,7 @@ def test_a_zip_bomb_is_stopped_before_it_is_unpacked(
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_mutated_members_are_refused_or_read(data: st.DataObject) -> None:
     """A changed byte behind the zip's checksum ends in a trace or in a LemixError."""
     kept = _kept()
@@ -222,7 +223,7 @@ _KEPT: dict[str, bytes] = {}
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_bytes_are_refused(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bad = Path(folder) / "bad.zip"

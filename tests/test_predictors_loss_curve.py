@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,6 +104,26 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FileFormatError, match=name):
             read_loss_curve(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("floor", -1.0, "floor: value -1.0; expected at least 0"),
+        ("drop", 1.7e308, "floor . drop: value inf; expected a finite number"),
+        ("rate", None, "Expected `float`, got `null`"),
+        ("steps", 0, "steps: value 0; expected at least 1"),
+        ("residuals", ["a"], "Expected `float`, got `str`"),
+    ],
+)
+def test_a_curve_that_predicts_no_loss_is_refused(
+    name: str, value: object, said: str, tmp_path: Path
+) -> None:
+    saved = {"name": "c", "steps": 9, "floor": 1.7e308, "drop": 1.0, "rate": 1.0}
+    saved |= {"residuals": [], "runs": 1, "rows": 3, "source": "", name: value}
+    (tmp_path / "c.json").write_bytes(msgspec.json.encode(saved))
+    with pytest.raises(FileFormatError, match=f"c.json: not a saved loss curve .{said}"):
+        read_loss_curve(tmp_path / "c.json")
 
 
 @pytest.mark.parametrize("name", sorted(loss_curves()))

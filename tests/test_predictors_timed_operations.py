@@ -61,3 +61,9 @@ def test_draws_keep_what_lies_together_in_time() -> None:
     # Blocks of 10: a value has its neighbour's sign in all but about one of ten places.
     assert np.mean(drawn[1:] == drawn[:-1]) > 0.9
     assert abs(drawn.mean()) < 0.15
+
+
+def test_an_operation_that_was_never_timed_does_not_scatter() -> None:
+    """A backward that took no time in the trace is not fitted, and asked about all the same."""
+    scatter = Scatter(np.array([1.0, -1.0]), np.zeros(2), np.ones(2))
+    assert np.isfinite(scatter.draw(np.array([0, 5, 1]), np.random.default_rng(0))).all()

@@ -13,6 +13,7 @@ from fuzzing import mutated, peak_bytes, refused_by_name_or_read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured_data import DATA, needs_data
+from profiles import examples
 
 from instances.recordings.kineto import read_kineto
 from instances.recordings.steps import merge, steps_of
@@ -174,7 +175,7 @@ def test_a_gzip_bomb_takes_no_more_than_the_limit(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_mutated_traces(data: st.DataObject) -> None:
     content = mutated(data, json.dumps(step()).encode(), lines=False)
     refused_by_name_or_read(read_kineto, content, ".json")
@@ -182,7 +183,7 @@ def test_mutated_traces(data: st.DataObject) -> None:
 
 @needs_data
 @given(st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_mutated_real_traces(data: st.DataObject) -> None:
     packed = (DATA / "kineto" / "a100_ddp_training_rank0.json.gz").read_bytes()
     if data.draw(st.booleans()):

@@ -9,6 +9,7 @@ import pytest
 from fuzzing import mutated, peak_bytes, refused_by_name_or_read
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from instances.recordings.nvidia_smi import read_nvidia_smi
 from lemix_opt import LemixError
@@ -131,7 +132,7 @@ def test_a_gzip_bomb_takes_no_more_than_the_limit(tmp_path: Path) -> None:
 
 
 @given(st.data(), st.sampled_from([UNITS, BARE, TURNED, _log(*AUTUMN)]), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_mutated_logs(data: st.DataObject, log: str, zoned: bool) -> None:
     fields = FIELDS if log is BARE else ""
     zone = "Europe/Berlin" if zoned else ""

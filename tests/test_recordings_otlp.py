@@ -11,6 +11,7 @@ import pytest
 from fuzzing import mutated, peak_bytes, refused_by_name_or_read
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from instances.recordings.otlp import read_otlp
 from lemix_opt import LemixError
@@ -121,7 +122,7 @@ def test_many_short_lines_are_read_one_at_a_time(tmp_path: Path, first: bytes) -
 
 
 @given(st.data(), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_mutated_exports(data: st.DataObject, by_line: bool) -> None:
     text = json.dumps(WHOLE)
     text = f"{text}\n{text}\n" if by_line else json.dumps(WHOLE, indent=1)

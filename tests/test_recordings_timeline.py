@@ -10,6 +10,7 @@ import pytest
 from fuzzing import mutated, refused_by_name_or_read
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from instances.recordings.timeline import read_timeline
 from lemix_opt import LemixError
@@ -95,7 +96,7 @@ def test_what_does_not_fit_is_named(
 
 
 @given(st.data(), st.sampled_from(["s", "date"]), st.sampled_from(["spans", "requests", "samples"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_mutated_timelines(data: st.DataObject, unit: str, kind: str) -> None:
     text = DATED.format("2024-05-01T10:00:04.5Z") if unit == "date" else CSV
     first, second = ("a", "b") if unit == "date" else ("begin", "finish")

@@ -10,6 +10,7 @@ from fuzzing import mutated, peak_bytes, refused_by_name_or_read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured_data import DATA, needs_data
+from profiles import examples
 
 from instances.readers import READERS
 from instances.recordings.vllm import read_vllm
@@ -98,7 +99,7 @@ def test_the_recorded_run() -> None:
 
 
 @given(st.data(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_mutated_logs(data: st.DataObject, of_requests: bool) -> None:
     content = mutated(data, (LOG if of_requests else SERIES).encode())
     if of_requests:
