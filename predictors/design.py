@@ -13,7 +13,7 @@ import numpy as np
 from lemix_opt.checks import FloatArray, IntArray, whole
 from lemix_opt.errors import FieldError
 from predictors.efficiencies import TermTree
-from predictors.operation_fit import PARTIAL, levels_of
+from predictors.operation_fit import PARTIAL, Levels
 from predictors.operation_terms import terms
 from predictors.operations import COLUMNS
 
@@ -68,7 +68,7 @@ def worth_measuring(physics: TermTree, X: FloatArray, point: IntArray, count: in
 
 def _told(physics: TermTree, X: FloatArray) -> FloatArray:
     """Change of log seconds by a standard deviation of each unknown, shape (R, unknowns)."""
-    work, levels = terms(X), levels_of(X)
+    work, levels = terms(X), Levels(X)
     shares = physics.shares(work, physics.find(levels))
     bad = ~np.all(np.isfinite(shares), axis=1)
     if bad.any():

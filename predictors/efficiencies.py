@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,7 @@ class TermTree:
     blocks: IntArray
     sharpness: float
 
-    def predict(self, terms: FloatArray, levels: tuple[FloatArray, ...]) -> FloatArray:
+    def predict(self, terms: FloatArray, levels: Sequence[FloatArray]) -> FloatArray:
         """Seconds by the deepest known group of every row, shape (R,); NaN where none is."""
         return self.seconds(terms, self.find(levels))
 
@@ -63,7 +63,7 @@ class TermTree:
         state.number("sharpness", minimum=1)
         state.end()
 
-    def find(self, levels: tuple[FloatArray, ...]) -> IntArray:
+    def find(self, levels: Sequence[FloatArray]) -> IntArray:
         """Return the deepest known group of every row, shape (R,); −1 where none is.
 
         Groups are numbered level by level from the deepest, so that the G groups of the deepest

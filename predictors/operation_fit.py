@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -136,7 +137,7 @@ class Rows:
     @classmethod
     def of(cls, X: FloatArray, y: FloatArray) -> Rows:
         """Rows of measured operations."""
-        return cls(X, y, terms(X), log_sizes(X), levels_of(X))
+        return cls(X, y, terms(X), log_sizes(X), tuple(Levels(X)))
 
     def __getitem__(self, rows: BoolArray | IntArray) -> Rows:
         levels = tuple(level[rows] for level in self.levels)
@@ -174,9 +175,20 @@ class Fitted:
     group: IntArray
 
 
-def levels_of(X: FloatArray) -> tuple[FloatArray, ...]:
-    """Columns of the groups of operations, see `LEVELS`."""
-    return tuple(columns(X, names) for names in LEVELS)
+class Levels(Sequence[FloatArray]):
+    """Columns of the groups of operations (R, len(COLUMNS)) by level, see `LEVELS`.
+
+    Taken when they are asked for: mostly the deepest level is enough.
+    """
+
+    def __init__(self, X: FloatArray) -> None:
+        self._X = X
+
+    def __len__(self) -> int:
+        return len(LEVELS)
+
+    def __getitem__(self, level: Any) -> Any:
+        return columns(self._X, LEVELS[level])
 
 
 def asked_of(X: FloatArray, sizes: FloatArray, base: FloatArray) -> FloatArray:
@@ -195,7 +207,7 @@ def asked_within(
 ) -> FloatArray:
     """Columns the correction asks about at the nearest measured sizes of groups, shape (R, F)."""
     rows = measured.nearest(X, group)
-    return asked_of(rows, log_sizes(rows), physics.predict(terms(rows), levels_of(rows)))
+    return asked_of(rows, log_sizes(rows), physics.predict(terms(rows), Levels(rows)))
 
 
 def fit_operations(
@@ -231,7 +243,7 @@ def fit_operations(
         return Fitted(physics, trees, measured, Choices(spread), evidence, group)
     asking = choices is None or calibrate
     outer = extrapolating_folds(rows.sizes) if asking else []
-    spread = choices.spread if choices else _spread(rows, settings, [*inner[:1], *outer[:2]])
+    spread = choices.spread if choices else _spread(rows, settings, inner, outer)
     physics = settings.physics(rows, spread)
     asked, left = _residuals(rows, physics, inner, settings, spread)
     trees = settings.boost(asked, left, len(inner))
@@ -262,16 +274,17 @@ def _some(rows: Rows, seed: int) -> IntArray:
     return np.sort(np.random.default_rng(seed).permutation(len(rows))[:_CHOICE_ROWS])
 
 
-def _spread(rows: Rows, settings: Settings, folds: Iterable[BoolArray]) -> float:
+def _spread(rows: Rows, settings: Settings, *kinds: Iterable[BoolArray]) -> float:
+    """Return what predicts held-out folds best, each kind of folds counting as much as another."""
     some = _some(rows, settings.seed)
     few, errors = rows[some], np.zeros(len(_SPREADS))
-    for held in (fold[some] for fold in folds):
-        if not 0 < held.sum() < len(few):
-            continue
-        rest, asked = few[~held], few[held]
-        for at, spread in enumerate(_SPREADS):
-            found = settings.physics(rest, spread).predict(asked.work, asked.levels)
-            errors[at] += np.mean(np.abs(np.log(found / asked.y)))
+    for folds in kinds:
+        held_out = [held for held in (fold[some] for fold in folds) if 0 < held.sum() < len(few)]
+        for held in held_out:
+            rest, asked = few[~held], few[held]
+            for at, spread in enumerate(_SPREADS):
+                found = settings.physics(rest, spread).predict(asked.work, asked.levels)
+                errors[at] += np.mean(np.abs(np.log(found / asked.y))) / len(held_out)
     return _SPREADS[int(np.argmin(errors))] if errors.any() else _SPREADS[1]
 
 

@@ -16,11 +16,11 @@ from predictors.operation_fit import (
     LEVELS,
     Choices,
     Fitted,
+    Levels,
     Settings,
     asked_of,
     asked_within,
     fit_operations,
-    levels_of,
 )
 from predictors.operation_terms import BLOCKS, TERMS, TYPICAL, terms
 from predictors.operations import COLUMNS, check_operations
@@ -145,8 +145,7 @@ class OperationTimeModel(CalibratedRegressor):
 
     def _predict_part(self, X: FloatArray) -> FloatArray:
         work, sizes = terms(X), log_sizes(X)
-        levels = levels_of(X)
-        node = self.physics_.find(levels)
+        node = self.physics_.find(Levels(X))
         base = self.physics_.seconds(work, node)
         new = node < 0
         base[new] = overlap(work[new], TYPICAL.mean, BLOCKS, self.sharpness)

@@ -208,7 +208,8 @@ def wave_padding(X: FloatArray, widths: Sequence[float]) -> FloatArray:
 def _short_columns(X: FloatArray) -> dict[str, FloatArray]:
     """Return columns by name, of shape (1,) where all rows have the same: most have, mostly."""
     return {
-        name: own[:1] if len(own) and np.all(own == own[0]) else own
+        # Most that differ do so between the ends.
+        name: own[:1] if len(own) and own[0] == own[-1] and np.all(own == own[0]) else own
         for name, own in zip(COLUMNS, X.T, strict=True)
     }
 

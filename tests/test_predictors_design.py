@@ -10,7 +10,7 @@ from predictors import design
 from predictors.design import worth_measuring
 from predictors.efficiencies import TermTree
 from predictors.model_shapes import model_shape
-from predictors.operation_fit import levels_of
+from predictors.operation_fit import Levels
 from predictors.operation_model import OperationTimeModel
 from predictors.operation_terms import terms
 from predictors.operations import column, operation_rows
@@ -56,7 +56,7 @@ def test_the_points_leave_the_least_variance_one_by_one(physics: TermTree) -> No
 
 def test_shares_of_terms_are_derivatives(physics: TermTree) -> None:
     X = layers("a100-40gb")
-    work, levels = terms(X), levels_of(X)
+    work, levels = terms(X), Levels(X)
     node = physics.find(levels)
     shares = physics.shares(work, node)
     assert shares.sum(axis=1) == pytest.approx(1.0)

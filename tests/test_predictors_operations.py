@@ -15,7 +15,7 @@ from predictors.errors_by_split import grouped_fifths, mape_pct, operation_split
 from predictors.gpus import GPUS, gpu_type
 from predictors.measured_range import log_sizes
 from predictors.model_shapes import model_shape
-from predictors.operation_fit import Choices, levels_of
+from predictors.operation_fit import Choices, Levels
 from predictors.operation_model import LABELS, OperationTimeModel
 from predictors.operation_terms import TERMS, terms, wave_padding
 from predictors.operations import COLUMNS, column, operation_rows, tokens
@@ -272,7 +272,7 @@ def test_beyond_what_was_measured_the_chosen_part_of_the_correction_counts() -> 
     model = OperationTimeModel(trees=30, calibrate=False, choices=Choices(0.3, 1.0, 0.0))
     model.fit(X, truth(X) * waves)
     far = prefills(rows=(4096,))
-    group = model.physics_.find(levels_of(far))
+    group = model.physics_.find(Levels(far))
     doublings = model.range_.outside(log_sizes(far), group).sum(axis=1)
     assert np.all(doublings > 0)
     physics = model.physics_.seconds(terms(far), group)
