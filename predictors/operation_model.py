@@ -33,7 +33,7 @@ this model on this GPU; it lies beyond, or model or GPU are new; nothing of its 
 and rules of thumb are all there is."""
 MEASURED, INTERPOLATED, EXTRAPOLATED, THEORETICAL = range(4)
 
-_CHUNK = 8000
+_CHUNK = 16_000
 _BLOCK = 500
 """Rows that the processor's cache holds twice."""
 
