@@ -72,9 +72,9 @@ def read_trace(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> T
             expected="a trace with tasks and costs",
             hint="'lemix trace' prints what is in it",
         )
-    instance, actual = read_problem(archive, header.problem)
     said, schedule = header.provenance, None
     try:
+        instance, actual = read_problem(archive, header.problem)
         if header.schedule:
             stages = instance.cluster.stages
             schedule = read_schedule(archive, header.generated, instance.tasks, stages)

@@ -313,7 +313,7 @@ def _robust(
         weighted = slope * counts[:, None]
         hold = damping * scale
         gram = weighted.T @ slope + precision
-        gram[np.diag_indices_from(gram)] += hold
+        _diagonal(gram)[:] += hold
         new = _gram_nnls(gram, weighted.sum(axis=0) + precision @ mean + hold * found)
         new_parts, new_total, new_miss = seen(new)
         before, after = (
@@ -330,18 +330,26 @@ def _robust(
 
 def _gram_nnls(gram: FloatArray, right: FloatArray) -> FloatArray:
     """Coefficients of at least 0 and least squared error, from the normal equations."""
-    scale = np.sqrt(gram.diagonal())
+    scale = np.sqrt(_diagonal(gram))
     scale[scale == 0] = 1.0
-    gram = gram / np.outer(scale, scale)
+    gram = gram / (scale[:, None] * scale)
     # A trace of ridge keeps columns apart that are the same on these rows.
-    gram[np.diag_indices_from(gram)] += 1e-9
+    _diagonal(gram)[:] += 1e-9
     triangle, _ = dpotrf(gram)
     target, _ = dtrtrs(triangle, right / scale, trans=1)
     return np.asarray(nnls(triangle, target)[0] / scale)
 
 
+def _diagonal(square: FloatArray) -> FloatArray:
+    """Return a view of the diagonal of an array whose rows lie one behind another."""
+    return square.reshape(-1)[:: len(square) + 1]
+
+
 def _huber(miss: FloatArray) -> FloatArray:
-    bend = max(_BEND, 1.5 * float(np.median(miss)))
+    # The median, several times faster than numpy's on few rows.
+    ascending = np.sort(miss)
+    median = (ascending[(miss.size - 1) // 2] + ascending[miss.size // 2]) / 2
+    bend = max(_BEND, 1.5 * float(median))
     return np.minimum(1.0, bend / np.maximum(miss, 1e-12))
 
 

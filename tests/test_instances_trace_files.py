@@ -167,6 +167,19 @@ def test_a_damaged_table_is_named(
     assert "bad.zip: placed" in str(caught.value)
 
 
+def test_costs_that_are_refused_are_named_with_their_file(
+    members: dict[str, bytes], tmp_path: Path
+) -> None:
+    for side in ("predicted", "actual"):
+        stages = pl.read_parquet(members["stages.parquet"]).with_columns(
+            pl.lit(-1.0).alias(f"{side}_update_s")
+        )
+        content = parquet(stages.to_dict(as_series=False), compression="uncompressed")
+        bad = put(members | {"stages.parquet": content}, tmp_path / "bad.zip")
+        with pytest.raises(LemixError, match=r"bad\.zip.*update_s.*-1"):
+            read_trace(bad)
+
+
 def test_few_bytes_that_stand_for_many_rows_are_refused(
     members: dict[str, bytes], tmp_path: Path
 ) -> None:
