@@ -299,7 +299,7 @@ class MemoryModel(CalibratedRegressor):
         state.floats("measured_", (None, columns))
         groups = len(state.array("group_names_", "iU", (None,)))
         ranges, own = state.part("range_", MeasuredRange)
-        numbers = np.arange(max(groups, 1), dtype=np.float64)[:, None]
+        numbers, _ = distinct_rows(np.arange(max(groups, 1), dtype=np.float64)[:, None])
         ranges.check_state(own, numbers, columns, _MOST_BYTES)
         noise, own = state.part("noise_", NoiseScale)
         noise.check_state(own, len(numbers), len(self._phases(self.factor_[None])))

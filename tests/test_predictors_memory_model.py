@@ -141,7 +141,7 @@ def test_bad_use_is_said() -> None:
 
 def test_it_can_be_saved_with_its_groups(tmp_path: Path) -> None:
     X = drawn(80)
-    groups = np.array(["a", "b"])[np.arange(80) % 2]
+    groups = np.array([f"model {at}" for at in range(10)])[np.arange(80) % 10]
     fitted = MemoryModel(PHASES, 1.0, 1.0).fit(X, X.sum(axis=1), groups)
     save_model(fitted, tmp_path / "m.skops", "0" * 64)
     found = load_model(tmp_path / "m.skops").model
