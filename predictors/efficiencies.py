@@ -82,8 +82,7 @@ class TermTree:
 
     def seconds(self, terms: FloatArray, group: IntArray) -> FloatArray:
         """Seconds by the groups that `find` returned, shape (R,); NaN where there is none."""
-        none = np.full((1, terms.shape[1]), np.nan)
-        table = np.concatenate([*reversed(self.coefficients), none])
+        table = self._table()
         parts = np.zeros((int(self.blocks.max()) + 1, len(terms)))
         place = np.where(group < 0, len(table) - 1, group)
         for term, coefficient, block in zip(terms.T, table.T, self.blocks, strict=True):
@@ -95,13 +94,16 @@ class TermTree:
 
         They add up to 1 in every row; NaN where there is no group.
         """
-        none = np.full((1, terms.shape[1]), np.nan)
-        table = np.concatenate([*reversed(self.coefficients), none])
-        each = terms * table[np.where(group < 0, len(table) - 1, group)]
+        each = terms * self._table()[group]
         parts = _by_block(each, np.ones(each.shape[1]), self.blocks)
         total = _together(parts, self.sharpness)[:, None]
         slopes = (parts / total) ** (self.sharpness - 1) / total
         return np.asarray(each * slopes[:, self.blocks])
+
+    def _table(self) -> FloatArray:
+        """Coefficients by the number of `find`; NaN in the last row, which is that of −1."""
+        none = np.full((1, self.coefficients[0].shape[1]), np.nan)
+        return np.concatenate([*reversed(self.coefficients), none])
 
 
 def overlap(

@@ -10,7 +10,7 @@ from predictors.boosting import SymmetricTrees
 from predictors.efficiencies import TermTree, distinct_rows, find_rows, overlap
 from predictors.evidence import WITHIN, NoiseScale, kind_of
 from predictors.intervals import points
-from predictors.measured_range import MOST_DOUBLINGS, SIZES, MeasuredRange, columns, log_sizes
+from predictors.measured_range import MOST_DOUBLINGS, SIZES, MeasuredRange, log_sizes
 from predictors.operation_fit import (
     ASKED,
     LEVELS,
@@ -24,7 +24,7 @@ from predictors.operation_fit import (
 )
 from predictors.operation_terms import BLOCKS, TERMS, TYPICAL, terms
 from predictors.operations import COLUMNS, check_operations
-from predictors.regressor import CalibratedRegressor, HeldOut
+from predictors.regressor import CalibratedRegressor, HeldOut, Places
 from predictors.state import State
 
 LABELS = ("measured", "interpolated", "extrapolated", "theoretical")
@@ -183,14 +183,15 @@ class OperationTimeModel(CalibratedRegressor):
         scale = self.noise_.scale(found.kinds, group, found.doublings)
         return HeldOut(found.residuals, scale, group, points(X)[found.rows], found.kinds)
 
-    def _places(self, X: FloatArray) -> tuple[npt.NDArray[np.generic], IntArray, FloatArray]:
-        group = self.range_.group(columns(X, LEVELS[-1]))
+    def _places(self, X: FloatArray) -> Places:
+        levels = Levels(X)
+        group = self.range_.group(levels[-1])
         outside = self.range_.outside(log_sizes(X), group)
-        gpu = find_rows(self.physics_.keys[1], columns(X, LEVELS[1]))
+        gpu = find_rows(self.physics_.keys[1], levels[1])
         kinds = kind_of(group, np.any(outside, axis=1), gpu)
         scale = self.noise_.scale(kinds, group, outside)
         # Nothing says how far off rules of thumb are.
-        known = find_rows(self.physics_.keys[0], columns(X, LEVELS[0])) >= 0
+        known = find_rows(self.physics_.keys[0], levels[0]) >= 0
         return group, kinds, np.where(known, scale, np.inf)
 
 

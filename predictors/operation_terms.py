@@ -216,10 +216,13 @@ def _short_columns(X: FloatArray) -> dict[str, FloatArray]:
 
 def _wave_padding(batch: FloatArray, c: Mapping[str, FloatArray], width: float) -> FloatArray:
     """See `wave_padding`."""
-    columns = width * c["hidden"] / c["tensor"]
-    at_once = np.maximum(np.floor(c["sms"] * c["sm_share"]), 1.0)
+    columns, at_once = width * c["hidden"] / c["tensor"], _tiles_at_once(c)
     tiles = np.ceil(batch / _TILE) * np.ceil(columns / _TILE)
     return np.asarray(np.ceil(tiles / at_once) * at_once * _TILE**2 / (batch * columns))
+
+
+def _tiles_at_once(c: Mapping[str, FloatArray]) -> FloatArray:
+    return np.asarray(np.maximum(np.floor(c["sms"] * c["sm_share"]), 1.0))
 
 
 def _beyond_memory(batch: FloatArray, c: Mapping[str, FloatArray]) -> FloatArray:
@@ -241,7 +244,6 @@ def _pairs_in_waves(new: FloatArray, seen: FloatArray, c: Mapping[str, FloatArra
 
     A tile is one row, one head and 64 new tokens, and stays on one SM for the whole context.
     """
-    heads = c["heads"] / c["tensor"]
-    at_once = np.maximum(np.floor(c["sms"] * c["sm_share"]), 1.0)
+    heads, at_once = c["heads"] / c["tensor"], _tiles_at_once(c)
     tiles = c["rows"] * np.ceil(heads) * np.ceil(new / _QUERY_TILE)
     return np.ceil(tiles / at_once) * at_once * _QUERY_TILE * (new / 2 + seen) / heads
