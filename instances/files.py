@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from lemix_opt.files import read_content, write_atomically
 from lemix_opt.generation import Generation, IterationCosts
 from lemix_opt.instance import Instance
 from lemix_opt.memory_wait import MemoryWait
+from lemix_opt.plain import INSTANCE_HEADER, columns_to_plain
 from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
 
-FORMAT = "lemix-opt instance"
-VERSION = 1
 MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
@@ -59,17 +58,12 @@ def write(instance: Instance, path: str | os.PathLike[str]) -> None:
     path : path-like
         Target; compressed when it ends in ``.gz``.
     """
-    write_json({"format": FORMAT, "version": VERSION, **instance_to_plain(instance)}, path)
+    write_json(INSTANCE_HEADER | instance_to_plain(instance), path)
 
 
 def instance_to_plain(instance: Instance) -> dict[str, Any]:
     """Return an instance as lists and numbers, ready for JSON."""
     return columns_to_plain(instance)
-
-
-def columns_to_plain(columns: Any) -> dict[str, Any]:
-    """Return the arrays of a data object as lists, by field; parts of it likewise."""
-    return {f.name: _plain(getattr(columns, f.name)) for f in fields(columns)}
 
 
 def write_json(
@@ -86,19 +80,6 @@ def write_json(
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
     write_atomically(path, content)
-
-
-def _plain(value: Any) -> Any:
-    """Return lists and numbers; infinity and NaN, which JSON lacks, become null."""
-    if isinstance(value, np.ndarray):
-        return [_plain(entry) for entry in value.tolist()]
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if is_dataclass(value):
-        return columns_to_plain(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def schema() -> dict[str, Any]:
@@ -125,7 +106,8 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instanc
     LemixError
         If the instance itself is refused; the message names file and field.
     """
-    plain = read_json(path, FORMAT, VERSION, max_bytes)
+    form, version = INSTANCE_HEADER.values()
+    plain = read_json(path, str(form), int(version), max_bytes)
     return instance_from_plain(plain, Path(path))
 
 

@@ -8,16 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from instances.files import (
-    columns_to_plain,
-    located,
-    read_json,
-    same_keys,
-    write_json,
-)
+from instances.files import located, read_json, same_keys, write_json
 from lemix_opt.checks import floats
 from lemix_opt.errors import FileFormatError, LemixError
 from lemix_opt.generated import Generated, Iterations
+from lemix_opt.plain import columns_to_plain
 from lemix_opt.schedule import Operations, Schedule
 
 SCHEDULE = "lemix-opt schedule"

@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
-from instances.files import OPTIONS, columns_to_plain
+from instances.files import OPTIONS
 from instances.table_zip import TableZip
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError
 from lemix_opt.instance import Instance
+from lemix_opt.plain import columns_to_plain
 from lemix_opt.recording import Provenance, Recording
 from lemix_opt.result import versions
 from lemix_opt.trace import Trace

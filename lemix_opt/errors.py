@@ -67,6 +67,10 @@ class UnsupportedError(LemixError):
     """A valid request that this part of the toolkit does not cover."""
 
 
+class InternalError(LemixError):
+    """This toolkit contradicts itself: a fault of its own, to be reported."""
+
+
 class MissingExtraError(LemixError, ImportError):
     """An optional dependency is not installed."""
 

@@ -11,8 +11,6 @@ from lemix_opt.schedule import Schedule
 
 STATUSES = ("optimal", "feasible", "infeasible", "unknown")
 Value = float | tuple[float, ...]
-PROOF_TOLERANCE = 1e-6
-"""Relative distance of objective and bound below which a result counts as optimal."""
 
 
 def versions() -> dict[str, str]:
@@ -43,7 +41,8 @@ class Result:
     Parameters
     ----------
     status : {"optimal", "feasible", "infeasible", "unknown"}
-        ``optimal`` means that objective and bound agree within `PROOF_TOLERANCE`.
+        ``optimal`` means that objective and bound agree within
+        `lemix_opt.resolution.PROOF_TOLERANCE`.
     schedule : Schedule, optional
         Best schedule found.
     objective : float or tuple of float, optional
@@ -51,7 +50,8 @@ class Result:
     lower_bound : float or tuple of float, optional
         Proven bound in seconds; None when nothing is known.
     gap : float, optional
-        Relative gap, of the first level that is not proven.
+        Relative gap, of the first level that is not proven. Time counts from the first release
+        here, so that a makespan at a late hour looks no closer to its bound than it is.
     trajectory : tuple of (seconds, upper, lower)
         Improvements over the run; None stands for unknown.
     runtime_s : float

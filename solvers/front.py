@@ -16,6 +16,8 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from lemix_opt.validation import validate
+from solvers.checked import checked
+from solvers.normal_form import NormalForm
 from solvers.registry import POLICIES, SOLVERS
 
 
@@ -93,6 +95,9 @@ def solve(
         For a limit that is not above 0, or a negative seed.
     InfeasibleError
         If `initial` breaks a rule; the first violation is named.
+    InternalError
+        If what the solver returns does not hold: its schedule breaks a rule by `validate`, or
+        objective, bound and status contradict each other.
     """
     objective = Objective(makespan=1.0) if objective is None else objective
     seed = whole("seed", seed, minimum=0)
@@ -109,16 +114,22 @@ def solve(
         built: Any = SOLVERS.create(
             solver, workers=whole("workers", workers, minimum=1), **solver_parameters
         )
+        normal = NormalForm.of(instance, objective)
+        start = normal.initial(initial)
         found: Result = built.solve(
-            instance,
-            objective,
+            normal.instance,
+            normal.objective,
             time_limit_s=time_limit_s,
             deterministic_limit=deterministic_limit,
             seed=seed,
-            initial=initial,
-            on_solution=on_solution,
+            initial=start,
+            on_solution=normal.listener(on_solution),
         )
-        return found
+        found = checked(normal.instance, normal.objective, found)
+        if normal.unchanged:
+            return found
+        kept = initial if found.schedule is not None and found.schedule is start else None
+        return checked(instance, objective, normal.result(found, kept))
     if solver not in POLICIES:
         raise unknown("solver", solver, list_solvers())
     return _simulated(instance, solver, objective, seed, initial, on_solution, solver_parameters)

@@ -11,10 +11,16 @@ from typing import Any
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
-from lemix_opt.result import PROOF_TOLERANCE, Result, Value, relative_gap
+from lemix_opt.resolution import Resolution
+from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 
 OnSolution = Callable[[Schedule, Value], None]
+
+
+def levels_of(value: Value) -> tuple[float, ...]:
+    """Return a value level by level."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 class Incumbent:
@@ -33,6 +39,7 @@ class Incumbent:
     ) -> None:
         self.begin = time.perf_counter()
         self.instance, self.objective, self.on_solution = instance, objective, on_solution
+        self.resolution = Resolution.of(instance, objective)
         self.schedule: Schedule | None = None
         self.value: Value | None = None
         self.bounds: list[float | None] = [None] * len(objective.levels)
@@ -47,9 +54,7 @@ class Incumbent:
     @property
     def values(self) -> tuple[float, ...]:
         """Values of the best schedule by level; empty without one."""
-        if self.value is None:
-            return ()
-        return self.value if isinstance(self.value, tuple) else (self.value,)
+        return () if self.value is None else levels_of(self.value)
 
     @property
     def lower_bound(self) -> float | None:
@@ -66,15 +71,15 @@ class Incumbent:
         """Whether nothing is left to do: one level, and bound and value agree."""
         if self.lower_bound is None or not isinstance(self.value, float):
             return False
-        return relative_gap(self.value, self.lower_bound) <= PROOF_TOLERANCE
+        return self.resolution.proven(self.value, self.lower_bound)
 
     def offer(self, schedule: Schedule) -> bool:
         """Keep a schedule if it is complete and better than all before; say whether it was."""
         value = objective_value(self.instance, schedule, self.objective)
-        first = value[0] if isinstance(value, tuple) else value
+        values = levels_of(value)
         with self.lock:
-            better = self.value is None or value < self.value  # type: ignore[operator]
-            if not better or not math.isfinite(first):
+            better = not self.values or self.resolution.better(values, self.values)
+            if not better or not math.isfinite(values[0]):
                 return False
             self.schedule, self.value = schedule, value
             self._note()
@@ -121,15 +126,18 @@ class Incumbent:
         """
         values, floor = self.values, list(self.bounds)
         if values:
-            # Bounds in floating point may exceed the value by its last bits.
-            floor = [None if b is None else min(b, v) for b, v in zip(floor, values, strict=True)]
-        states, gap = [], None
-        for own, low in zip(values, floor, strict=False):
-            level_gap = None if low is None else relative_gap(own, low)
-            proven = level_gap is not None and level_gap <= PROOF_TOLERANCE
+            # Bounds in floating point may exceed the value by its last bits, but by no more.
+            floor = [
+                v if b is not None and self.resolution.gap(v, b, depth) == 0.0 else b
+                for depth, (b, v) in enumerate(zip(floor, values, strict=True))
+            ]
+        states: list[str] = []
+        gap = None
+        for depth, (own, low) in enumerate(zip(values, floor, strict=False)):
+            if "feasible" not in states:
+                gap = None if low is None else self.resolution.gap(own, low, depth)
+            proven = low is not None and self.resolution.proven(own, low, depth)
             states.append("optimal" if proven else "feasible")
-            if gap is None or gap <= PROOF_TOLERANCE:
-                gap = level_gap
         status = "infeasible" if impossible else "unknown"
         if values:
             status = "optimal" if all(state == "optimal" for state in states) else "feasible"

@@ -15,7 +15,7 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from solvers.bounds.bound import Bound
-from solvers.bounds.front import lower_bound, start_windows
+from solvers.bounds.front import bound_from_zero, start_windows
 from solvers.bounds.warm import compile_bounds
 from solvers.exact.cpsat import CpSat
 from solvers.exact.data import tick_data
@@ -149,7 +149,7 @@ class _Run:
         share = BOUNDED if instance.tasks < LARGE else BOUNDED_LARGE
         share = share if side_by_side else min(ALONE + share, BOUNDED_LARGE)
         left_s = share * self.time_limit_s - best.elapsed_s
-        bound = lower_bound(
+        bound = bound_from_zero(
             instance,
             best.objective,
             np.inf if self.limit is not None else max(left_s, 0.0),
@@ -173,7 +173,7 @@ class _Run:
         plans = QUICK_PLANS_PER_OPERATION * search.operations
         until_s, defaults = FIRST * self.time_limit_s, Anneal()
         search.cool(self.rng, until_s=until_s, plans=plans, hot=defaults.hot, cold=defaults.cold)
-        bound = lower_bound(
+        bound = bound_from_zero(
             best.instance,
             best.objective,
             max(QUICK * self.time_limit_s - best.elapsed_s, 0.0),
@@ -271,7 +271,7 @@ class _Run:
             return found
         if found.objective is None:
             return exact if exact.status == "infeasible" else found
-        if isinstance(found.objective, tuple) and exact.objective == found.objective:
+        if isinstance(found.objective, tuple) and self._reached(exact, found.objective):
             return replace(
                 exact,
                 solver="portfolio",
@@ -283,6 +283,12 @@ class _Run:
             # What is left is rounding where cpsat proved the best schedule on the grid.
             return replace(found, rounding_gap=min(exact.rounding_gap, self._distance()))
         return found
+
+    def _reached(self, exact: Result, values: tuple[float, ...]) -> bool:
+        """Whether cpsat has a schedule as good as the best of all."""
+        if not isinstance(exact.objective, tuple):
+            return False
+        return not self.best.resolution.better(values, exact.objective)
 
     def _distance(self) -> float:
         low = self.best.lower_bound

@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 import pytest
 from brute_force import optimum
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from small_instances import (
     EVERY_TERM,
@@ -25,7 +25,9 @@ from lemix_opt.errors import UnsupportedError
 from solvers import solve
 from solvers.bounds.front import lower_bound, start_windows
 from solvers.bounds.lagrangian import Relaxation, ascend, relaxation_of
+from solvers.bounds.quiet import quiet_before
 from solvers.exact.data import tick_data
+from solvers.normal_form import NormalForm
 
 RESPONSES = Objective(inference_response=2, training_response=1, late_penalty_s=3)
 
@@ -175,11 +177,16 @@ def test_rules_beyond_the_model_are_refused() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(MODES), st.sampled_from([REGULAR, RESPONSES]))
 def test_optimal_starts_lie_in_their_windows(seed: int, mode: str, objective: Objective) -> None:
-    instance = random_instance(seed, mode, False)
+    normal = NormalForm.of(random_instance(seed, mode, False), objective)
+    instance, objective = normal.instance, normal.objective
     best = solve(instance, "cpsat", objective, time_limit_s=PATIENT_S)
     assert best.schedule is not None
     assert isinstance(best.objective, float)
     bound = lower_bound(instance, objective, upper_s=best.objective, evaluations=100)
+    if np.any(quiet_before(instance, tick_data(instance, bound=True))):
+        # Then the windows hold for some best schedule only; see `test_bounds_quiet`.
+        event("quiet times")
+        return
     found = start_windows(instance, objective, bound, best.objective)
     rows = best.schedule.operations
     starts = zip(rows.task, rows.phase, rows.stage, rows.start_s, strict=True)

@@ -171,10 +171,14 @@ def test_a_coarse_tick_never_gives_a_false_bound() -> None:
     assert result.rounding_gap is not None
 
 
-def test_rounding_that_leaves_no_schedule_is_not_called_infeasible() -> None:
-    costs = Costs(np.ones((1, 1, 1)), 0.0, 3.0, 0.0)
-    bytes_only = Instance(Cluster(1, 1, 5.0), Workload([0], [0.0], 1, 8), costs)
-    result = solve(bytes_only, time_limit_s=PATIENT_S)
-    assert result.status == "unknown"
-    assert "MiB" in result.explanation
-    assert result.lower_bound == pytest.approx(1.0)
+@pytest.mark.parametrize("solver", ["cpsat", "portfolio", "anneal", "lns"])
+@pytest.mark.parametrize("held", [3.0, 2.5, 5.0 - 2**-40, 2**20 + 0.5])
+def test_what_fits_stays_fitting_in_any_unit_of_memory(solver: str, held: float) -> None:
+    costs = Costs(np.ones((1, 2, 1)), 0.0, held, 0.0)
+    instance = Instance(Cluster(1, 1, max(held, 5.0)), Workload([0, 0], [0.0, 0.0], 1, 8), costs)
+    # Two at once would need more than there is, or 5 bytes of 5.
+    limit_s = PATIENT_S if solver in ("cpsat", "portfolio") else 2.0
+    result = solve(instance, solver, time_limit_s=limit_s)
+    assert result.schedule is not None
+    assert result.objective == pytest.approx(2.0)
+    assert result.lower_bound is None or result.lower_bound == pytest.approx(2.0)

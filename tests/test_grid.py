@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lemix_opt.errors import FieldError
-from lemix_opt.grid import on_grid, ticks_down, ticks_up, to_seconds
+from lemix_opt.grid import NOISE_S, on_grid, ticks_down, ticks_up, to_seconds
 
-ticks = st.integers(0, 10**9)
-
-
-@given(ticks, st.sampled_from([0.001, 0.0001, 0.005, 0.1]))
+@given(st.integers(0, 10**9), st.sampled_from([0.001, 0.0001, 0.005, 0.1, 1e-6]))
 def test_whole_ticks_survive_floating_point_noise(count: int, tick_s: float) -> None:
+    count = min(count, int(1e5 / tick_s))
     seconds = to_seconds(count, tick_s)
     assert int(ticks_up(seconds, tick_s)) == int(ticks_down(seconds, tick_s)) == count
     assert on_grid(seconds, tick_s)
@@ -23,9 +23,18 @@ def test_whole_ticks_survive_floating_point_noise(count: int, tick_s: float) -> 
 def test_down_and_up_bracket_the_time(seconds: float, tick_s: float) -> None:
     low, high = int(ticks_down(seconds, tick_s)), int(ticks_up(seconds, tick_s))
     assert 0 <= high - low <= 1
-    slack = 1e-9 * max(seconds, tick_s) * 2
-    assert low * tick_s <= seconds + slack
-    assert high * tick_s >= seconds - slack
+    exact, tick = Fraction(repr(seconds)), Fraction(repr(tick_s))
+    assert low * tick <= exact + Fraction(NOISE_S)
+    assert high * tick >= exact - Fraction(NOISE_S)
+
+
+@given(st.integers(0, 2**22 * 1000 - 1), st.sampled_from([1, 4, 6]), st.integers(1, 999_999))
+def test_decimals_are_rounded_exactly_at_any_hour(ms: int, digits: int, below: int) -> None:
+    part = below % 10**digits
+    text = f"{ms // 1000}.{ms % 1000:03d}{part:0{digits}d}"
+    assert int(ticks_down(float(text), 0.001)) == ms
+    assert int(ticks_up(float(text), 0.001)) == ms + (part > 0)
+    assert on_grid(float(text), 0.001) == (part == 0)
 
 
 def test_fractions_round_up_or_down() -> None:

@@ -24,6 +24,7 @@ from solvers.exact.chains import Chain, chains
 from solvers.exact.data import TickData, tick_data
 from solvers.exact.heads import closed_loop
 from solvers.exact.readout import Key
+from solvers.normal_form import NormalForm
 
 LONGEST_LOOP = 400
 """Training tasks in a closed loop above which only releases count as heads."""
@@ -53,6 +54,9 @@ def lower_bound(
 ) -> Bound:
     """Return the best lower bound of an instance's objective.
 
+    It is computed from the first release on (`solvers.normal_form`) and holds for the instance as
+    it is given, up to `lemix_opt.grid.NOISE_S` for every operation.
+
     Parameters
     ----------
     instance : Instance
@@ -76,6 +80,23 @@ def lower_bound(
     UnsupportedError
         If the instance's rules lie outside the exact model.
     """
+    normal = NormalForm.of(instance, objective)
+    upper_s = None if upper_s is None else normal.normal_seconds(upper_s)
+    found = bound_from_zero(
+        normal.instance, normal.objective, time_limit_s, upper_s=upper_s, evaluations=evaluations
+    )
+    return replace(found, seconds=normal.seconds(found.seconds))
+
+
+def bound_from_zero(
+    instance: Instance,
+    objective: Objective,
+    time_limit_s: float,
+    *,
+    upper_s: float | None = None,
+    evaluations: float = math.inf,
+) -> Bound:
+    """Return `lower_bound` of an instance in normal form."""
     begin = time.perf_counter()
     data = tick_data(instance, bound=True)
     chain = chains(instance, data)
@@ -96,7 +117,9 @@ def start_windows(
 ) -> dict[Key, tuple[int, int]]:
     """Return first and last starts, in ticks, in schedules that cost at most `upper_s`.
 
-    Empty where the bound has no multipliers, off the time grid, and for lexicographic objectives.
+    The instance is in normal form. Empty where the bound has no multipliers, off the time grid, and
+    for lexicographic objectives; also where quiet times were left out while the objective has terms
+    that a later end can lower.
     """
     data = tick_data(instance, bound=True)
     if not ("gpu" in bound.multipliers and data.exact) or objective.lexicographic:
@@ -107,6 +130,8 @@ def start_windows(
     problem = _Problem(instance, data, objective, tuple(chain), head)
     relaxation = problem.relaxed(places)
     if relaxation is None:
+        return {}
+    if np.any(relaxation.quiet) and (objective.idle or objective.node_time):
         return {}
     return windows(relaxation, **bound.multipliers, upper_s=upper_s - problem.rest_s())
 

@@ -22,6 +22,7 @@ from solvers.bounds.anchor import Places
 from solvers.bounds.bound import Bound
 from solvers.bounds.chains import Chains, Rows, Space, relaxed
 from solvers.bounds.cliques import cliques
+from solvers.bounds.quiet import quiet_before
 from solvers.exact.data import TickData
 
 TERMS = ("inference_response", "training_response", "late")
@@ -34,7 +35,7 @@ INERTIA = 0.7
 """Weight of the former direction in the next one."""
 ROUNDING = 1e-9
 """Relative allowance for sums of floats."""
-LARGEST = 4 * 10**8
+LARGEST = 5 * 10**7
 """Array entries above which the bound is not computed."""
 
 
@@ -60,6 +61,8 @@ class Relaxation:
         Seconds to add for releases off the grid.
     tick_s : float
         Seconds per tick.
+    quiet : ndarray of int, shape (T,)
+        Quiet ticks before every task's release, which the time axis leaves out.
     """
 
     chains: Chains
@@ -71,6 +74,7 @@ class Relaxation:
     ticks: int
     constant_s: float
     tick_s: float
+    quiet: IntArray
 
     @property
     def offered(self) -> Rows:
@@ -181,11 +185,14 @@ def relaxation_of(
     dated = work.is_inference & np.isfinite(work.slo_s)
     due = np.full(instance.tasks, NO_DUE, dtype=np.int64)
     due[dated] = ticks_up(work.release_s[dated] + work.slo_s[dated], tick)
+    quiet = quiet_before(instance, data)
+    release, head = data.release - quiet, head - quiet
+    due[dated] -= quiet[dated]
     chained = np.flatnonzero(training) if instance.release_mode != "open" else np.zeros(0, int)
     total = (length + pause).sum(axis=2).max(axis=0, initial=0)
     span = (busy + pause).sum(axis=2)
     load = busy.sum(axis=2).max(axis=0, initial=0).sum() / max(stages * kinds.size, 1)
-    last = int(max(head.max(initial=0), data.release.max(initial=0)))
+    last = int(max(head.max(initial=0), release.max(initial=0)))
     horizon = last + int(1.5 * load) + 1
     # All of the closed loop may lie behind the horizon, where waiting brings nothing.
     share = total if instance.release_mode == "sync" else length[:, :, 0].max(axis=0, initial=0)
@@ -198,8 +205,8 @@ def relaxation_of(
     return Relaxation(
         Chains(
             training.astype(np.uint8),
-            np.maximum(head, data.release),
-            data.release,
+            np.maximum(head, release),
+            release,
             due,
             weight,
             np.where(dated, weights["late"] / tick * work.weight, 0.0),
@@ -220,6 +227,7 @@ def relaxation_of(
         ticks,
         early,
         tick,
+        quiet,
     )
 
 

@@ -56,7 +56,8 @@ def windows(
     Returns
     -------
     dict of (task, phase, stage) to (int, int)
-        In ticks; empty windows never occur for the starts of schedules that are good enough.
+        In ticks; empty windows never occur for the starts of schedules that are good enough. Where
+        quiet times were left out, they hold for some best schedule rather than for all.
     """
     run = _Windows(relaxation, Rows(gpu, memory, clique))
     spare_s = upper_s - run.value_s + ALLOWANCE * max(abs(upper_s), abs(run.value_s))
@@ -180,7 +181,8 @@ class _Windows:
             ticks = np.flatnonzero(row <= costs.min() + spare)
             phase = FORWARD if k < self.stages else BACKWARD
             s = k if k < self.stages else 2 * self.stages - 1 - k
-            found[i, phase, s] = (int(ticks[0]), int(ticks[-1]))
+            quiet = int(self.r.quiet[i])
+            found[i, phase, s] = (quiet + int(ticks[0]), quiet + int(ticks[-1]))
 
 
 def _from(costs: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""An instance in whole ticks and MiB, rounded to the safe side of what it is used for."""
+"""An instance in whole ticks and units of memory, rounded to the safe side of its use."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lemix_opt.checks import IntArray
+from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.errors import UnsupportedError
 from lemix_opt.grid import on_grid, ticks_down, ticks_up
 from lemix_opt.instance import Instance
 
 MIB = 2.0**20
 HORIZON_LIMIT = 2**50
+MEMORY_LIMIT = 2.0**58
+"""Sums of memory times ticks that models may form."""
 _BY_TASK = ("forward", "backward", "hop", "held")
 
 
@@ -20,12 +22,15 @@ _BY_TASK = ("forward", "backward", "hop", "held")
 class TickData:
     """Integer data of one model; arrays are by node where costs are by class.
 
+    Memory counts in a unit of the instance's own: MiB where all tasks hold whole MiB, else the
+    finest unit, down to a byte, in which sums over tasks and ticks stay whole numbers of 64 bits.
+
     Parameters
     ----------
     forward, backward, update, hop, held : ndarray of int
-        Ticks by (N, T, S), (N, T, S), (N, S), (N, T, S−1); MiB by (N, T, S).
+        Ticks by (N, T, S), (N, T, S), (N, S), (N, T, S−1); memory by (N, T, S).
     room : ndarray of int, shape (N, S)
-        MiB beside what is resident.
+        Memory beside what is resident.
     release : ndarray of int, shape (T,)
         Own releases in ticks.
     horizon : int
@@ -51,7 +56,10 @@ class TickData:
 
 
 def tick_data(instance: Instance, *, bound: bool) -> TickData:
-    """Round an instance to ticks and MiB.
+    """Round an instance to ticks and units of memory.
+
+    Rounding leaves an instance its schedules: a task that fits on a node fits there in the data,
+    so that tasks one after the other are a schedule of every model.
 
     Parameters
     ----------
@@ -74,8 +82,6 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
     backward = ticks(costs.backward_s, tick)[kind] * training[None, :, None]
     update = ticks(costs.closing_s, tick)[kind]
     hop = ticks(costs.hop_s, tick)[kind]
-    held = costs.held_bytes[kind] / MIB
-    room = (instance.capacity_bytes - instance.resident_bytes) / MIB
     release = ticks(instance.workload.release_s, tick)
     work = forward.sum(2) + backward.sum(2) + 2 * hop.sum(2)
     work = work + update.sum(1)[:, None] * training[None, :]
@@ -96,17 +102,36 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
             instance.workload.release_s,
         )
     )
-    # Rounding changes nothing where all tasks together have room even if rounded to the safe side.
-    ample = np.all(np.ceil(held).sum(axis=1) <= np.floor(room))
-    steady = bool(ample or (np.all(held == np.floor(held)) and np.all(room == np.floor(room))))
+    held, room, steady = _memory(instance, horizon, bound=bound)
     return TickData(
-        forward,
-        backward,
-        update,
-        hop,
-        (np.floor(held) if bound else np.ceil(held)).astype(np.int64),
-        (np.ceil(room) if bound else np.floor(room)).astype(np.int64),
-        release,
-        horizon,
-        whole and steady,
+        forward, backward, update, hop, held, room, release, horizon, whole and steady
     )
+
+
+def _memory(instance: Instance, horizon: int, *, bound: bool) -> tuple[IntArray, IntArray, bool]:
+    """Return held memory (N, T, S) and room (N, S) in whole units, and whether nothing was lost."""
+    held = instance.costs.held_bytes[instance.cluster.node_class]
+    room = instance.capacity_bytes - instance.resident_bytes
+    fits = held <= room[:, None, :]
+    unit = _unit(held, float(np.max(room, initial=0.0)), horizon)
+    units, space = held / unit, np.floor(room / unit)
+    lost = units != np.floor(units)
+    # Whole units fit into a room exactly when they fit into its whole units.
+    if bound:
+        rounded = np.where(fits, np.floor(units), np.maximum(np.floor(units), space[:, None] + 1))
+    else:
+        rounded = np.where(fits, np.minimum(np.ceil(units), space[:, None]), np.ceil(units))
+    # Rounding changes nothing where all tasks together have room even if rounded to the safe side.
+    ample = np.all(np.ceil(units).sum(axis=1) <= space)
+    steady = bool(ample or not np.any(lost))
+    return rounded.astype(np.int64), space.astype(np.int64), steady
+
+
+def _unit(held: FloatArray, room: float, horizon: int) -> float:
+    """Return the bytes that memory is counted in."""
+    if not np.any(held % MIB):
+        return MIB
+    unit, most = 1.0, float(max(held.max(axis=0, initial=0.0).sum(), room, 1.0))
+    while unit < MIB and most / unit * horizon > MEMORY_LIMIT:
+        unit *= 2.0
+    return unit

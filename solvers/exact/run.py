@@ -11,6 +11,7 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from lemix_opt.errors import UnsupportedError
+from lemix_opt.grid import ticks_up
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result
@@ -190,10 +191,8 @@ class Run:
             )
             self.interrupted = found.interrupted
             if found.status == cp_model.INFEASIBLE:
-                self.impossible = provable
+                self.impossible = True
                 self.note = "no schedule exists"
-                if not self.impossible:
-                    self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
                 return
             if found.status == cp_model.MODEL_INVALID:
                 raise UnsupportedError(
@@ -221,8 +220,8 @@ class Run:
         if not (data.exact or bound):
             # The best schedule need not be one of this model, which rounds up.
             return None
-        end = float(np.max(self.best.schedule.operations.end_s, initial=0.0)) / self.instance.tick_s
-        return math.ceil(end * (1 - 1e-12))
+        end_s = np.max(self.best.schedule.operations.end_s, initial=0.0)
+        return int(ticks_up(end_s, self.instance.tick_s))
 
     def _hear(self, data: TickData, model: Model, value: Callable[[Any], int]) -> None:
         node, starts = model.read(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,11 @@ from solvers.exact.constraints.order import rows_to_end
 from solvers.exact.parts import Parts
 from solvers.exact.variables import Model
 
-_SCALES = (1, 10, 100, 1000, 10**4, 10**6)
+_SCALES = (1, 2, 3, 4, 5, 7, 8, 9, 10, 100, 1000, 10**4, 10**6)
+"""Multiples of the smallest cost that may make all costs whole."""
+FINEST = 1e9
+"""Factor of the largest cost where costs have no common unit."""
+LARGEST_SUM = 2.0**60
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Level:
 
     `least` bounds it before any search, by heads and chains alone; CP-SAT may end without a bound.
 
-    Coefficients that are no whole multiples of 1/scale are rounded down; since every part of the
+    Without a common unit of all costs the factors are rounded down; since every part of the
     expression is non-negative, its minimum then still bounds the level from below.
     """
 
@@ -90,11 +95,10 @@ def _level(
             terms.extend((weight * tick, span) for span in spans)
         elif name == "idle":
             terms.append((weight * tick, _idle(instance, model, spans, bound)))
-    fitting = [k / tick for k in _SCALES if _whole(terms, k / tick)]
-    scale = fitting[0] if fitting else _SCALES[-1] / tick
-    whole = [int(np.floor(c * scale + 1e-7)) * v for c, v in terms]
+    factors, scale, exact = _whole([c for c, _ in terms], _most(instance, model, len(terms)))
+    whole = [factor * v for factor, (_, v) in zip(factors, terms, strict=True)]
     return Level(
-        sum(whole) if whole else model.cp.new_constant(0), scale, constant, bool(fitting), least
+        sum(whole) if whole else model.cp.new_constant(0), scale, constant, exact, least
     )
 
 
@@ -102,8 +106,31 @@ def _least_end(model: Model, i: int) -> int:
     return model.head[i, FORWARD, 0] + int(model.chain[i].after[0]) if model.head else 0
 
 
-def _whole(terms: list[tuple[float, Any]], scale: float) -> bool:
-    return all(abs(c * scale - round(c * scale)) <= 1e-9 * max(1.0, c * scale) for c, _ in terms)
+def _most(instance: Instance, model: Model, terms: int) -> float:
+    """Return the largest factor with which sums over all terms stay within 64 bits."""
+    gpus = instance.cluster.stages * instance.cluster.nodes
+    return LARGEST_SUM / (max(terms, 1) * gpus * max(model.horizon, 1))
+
+
+def _whole(costs: list[float], most: float) -> tuple[list[int], float, bool]:
+    """Return whole factors, by how much they exceed the costs, and whether nothing was lost.
+
+    Costs that are no multiples of a common unit are rounded down, the largest to `most` at most.
+    """
+    positive = [c for c in costs if c > 0]
+    if not positive:
+        return [0] * len(costs), 1.0, True
+    least, largest = min(positive), max(positive)
+    for k in _SCALES:
+        scaled = [c / least * k for c in costs]
+        if largest / least * k > most:
+            break
+        if all(abs(x - round(x)) <= 1e-9 * max(1.0, x) for x in scaled):
+            factors = [round(x) for x in scaled]
+            shared = math.gcd(*factors)
+            return [f // shared for f in factors], k / shared / least, True
+    scale = min(FINEST, most) / largest
+    return [math.floor(c * scale) for c in costs], scale, False
 
 
 def _makespan(instance: Instance, model: Model, parts: Parts) -> Any:

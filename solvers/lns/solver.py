@@ -102,8 +102,6 @@ class Lns:
             "annealing": self.annealing,
             "time_limit_s": time_limit_s,
         }
-        if best.schedule is None:
-            note = note or "rounding memory to MiB leaves some task no node"
         return best.result("lns", seed, parameters, note or "windows prove nothing about the whole")
 
     def _anneal(self, search: Search, rng: np.random.Generator, limits: Limits) -> None:

@@ -12,6 +12,7 @@ from lemix_opt.errors import FieldError, unknown
 from lemix_opt.evaluation import objective_value
 from lemix_opt.result import Value
 from solvers.exact.limits import Limits, OutOfTimeError
+from solvers.incumbent import levels_of
 from solvers.lns.choice import Choice
 from solvers.lns.neighbourhoods import NEIGHBOURHOODS, around
 from solvers.lns.scene import Scene
@@ -154,7 +155,7 @@ class _Windows:
             if candidate is not None:
                 schedule = candidate.schedule(self.instance)
                 value = objective_value(self.instance, schedule, self.best.objective)
-                if value <= self.value:  # type: ignore[operator]
+                if not self.best.resolution.better(levels_of(self.value), levels_of(value)):
                     self.state, self.value = candidate, value
                     self.best.offer(schedule)
 
