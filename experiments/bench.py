@@ -20,7 +20,7 @@ from lemix_opt import Result, validate
 from lemix_opt.checks import floats, whole
 from lemix_opt.errors import FieldError, LemixError, UnsupportedError, unknown
 from lemix_opt.evaluation import objective_value
-from lemix_opt.resolution import PROOF_TOLERANCE, Resolution
+from lemix_opt.resolution import PROOF_TOLERANCE
 from lemix_opt.result import relative_gap
 
 DIGITS = 9

@@ -275,6 +275,7 @@ def _arrivals(study: Study) -> tuple[Workload, str]:
         tasks=study.tasks,
         training_share=share,
         seed=seed,
+        origin_ns=table.origin_ns,
     )
     return work, f"{study.requests} ({table.source}), first {int(work.is_inference.sum())} requests"
 

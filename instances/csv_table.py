@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lemix_opt.errors import FileFormatError, suggest
+from lemix_opt.clock import nanoseconds
+from lemix_opt.errors import FieldError, FileFormatError, suggest
 from lemix_opt.files import text_content
 from lemix_opt.table import Table
 
@@ -29,8 +30,9 @@ class Column:
     ----------
     name : str
         Name in the header.
-    kind : {"text", "float", "int"}
-        Type of its cells.
+    kind : {"text", "float", "int", "stamp"}
+        Type of its cells. Stamps are decimal numbers on one clock of the file; they become seconds
+        since the earliest of them, subtracted exactly.
     unit : str, default ""
         Unit of its numbers.
     minimum : float, default 0
@@ -92,7 +94,17 @@ def read_csv(
             cells[key].append(cell)
     if not lines:
         raise FileFormatError("no rows", where=str(path), expected="at least one row")
-    found = {c.name: _values(path, c, cells[c.name], lines, max_bytes) for c in columns}
+    found = {
+        c.name: _values(path, c, cells[c.name], lines, max_bytes)
+        for c in columns
+        if c.kind != "stamp"
+    }
+    stamped = [c for c in columns if c.kind == "stamp"]
+    moments = {c.name: _moments(path, c, cells[c.name], lines) for c in stamped}
+    origin_ns = min((m for column in moments.values() for m in column if m is not None), default=0)
+    for name, column in moments.items():
+        since = [math.nan if m is None else (m - origin_ns) / 10**9 for m in column]
+        found[name] = np.array(since)
     return Table(
         name,
         found,
@@ -100,6 +112,7 @@ def read_csv(
         source,
         {c.name: int(np.isnan(found[c.name]).sum()) for c in columns if c.missing},
         hashlib.sha256(path.read_bytes()).hexdigest(),
+        origin_ns,
     )
 
 
@@ -176,6 +189,23 @@ def _check_header(path: Path, header: list[str], columns: tuple[Column, ...]) ->
             raise FileFormatError(
                 f"missing column {name!r}", where=f"{path}:1", expected=", ".join(wanted)
             )
+
+
+def _moments(path: Path, column: Column, cells: list[str], lines: list[int]) -> list[int | None]:
+    """Return time stamps in nanoseconds, None where missing."""
+    found: list[int | None] = []
+    for cell, line in zip(cells, lines, strict=True):
+        try:
+            found.append(None if cell in column.missing else nanoseconds(cell, column.unit))
+            if found[-1] is not None and found[-1] < column.minimum:
+                raise FieldError("before the clock's zero")
+        except FieldError:
+            raise FileFormatError(
+                f"value {cell[:40]!r}",
+                where=f"{path}:{line}: {column.name}",
+                expected=f"a number of at least {column.minimum:g}",
+            ) from None
+    return found
 
 
 def _values(

@@ -35,8 +35,9 @@ OPTIONAL_ITERATION: dict[str, Any] = {
     "token_knots": [],
     "token_s": 0.0,
 }
+OPTIONAL_WORKLOAD = {"origin_ns": 0}
 OPTIONAL_GENERATION = {"ahead": False, "keep_prefix": False}
-"""Fields of the costs that older files lack."""
+"""Fields that older files lack."""
 
 _PARTS = {"cluster": Cluster, "workload": Workload, "costs": Costs}
 OPTIONS = {
@@ -147,6 +148,8 @@ def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
                 continue
             if name == "generation":
                 value = OPTIONAL_GENERATION | value
+            if name == "workload":
+                value = OPTIONAL_WORKLOAD | value
             same_keys(path, name, value, [f.name for f in fields(kind)])
             if name == "workload" and isinstance(value["slo_s"], list):
                 value["slo_s"] = [math.inf if v is None else v for v in value["slo_s"]]

@@ -136,6 +136,7 @@ def stretch(
     training_share: float,
     first: int = 0,
     seed: int = 0,
+    origin_ns: int = 0,
 ) -> Workload:
     """Take consecutive requests of a trace and interleave training tasks.
 
@@ -154,6 +155,8 @@ def stretch(
         First request taken.
     seed : int, default 0
         Seed of all draws.
+    origin_ns : int, default 0
+        Nanoseconds on the trace's clock at which `arrival_s` is 0.
 
     Returns
     -------
@@ -185,4 +188,5 @@ def stretch(
     generated[serves] = outputs[first:end]
     shifted = at_s - at_s[0] if wanted else at_s
     release_s = _releases(kind, shifted, "previous_request")
-    return Workload(kind, release_s, np.ones_like(kind), lengths, generated)
+    origin_ns += round(float(at_s[0]) * 1e9) if wanted else 0
+    return Workload(kind, release_s, np.ones_like(kind), lengths, generated, origin_ns=origin_ns)

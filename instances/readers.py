@@ -84,6 +84,7 @@ def read_azure(path: Source) -> Table:
         table,
         columns={**table.columns, "arrival_s": arrival_s},
         units={**table.units, "arrival_s": "s"},
+        origin_ns=int(stamps[0].astype(np.int64)),
     )
 
 

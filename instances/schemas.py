@@ -150,9 +150,9 @@ VLLM_REQUESTS = (
     *_counts("input_toks", unit="tokens"),
     Column("output_toks", "int", "tokens"),
     Column("arrival_time", "float", "s", optional=True),
-    Column("queued_ts", "float", "s"),
+    Column("queued_ts", "stamp", "s"),
     *(
-        Column(name, "float", "s", missing=_EMPTY)
+        Column(name, "stamp", "s", missing=_EMPTY)
         for name in ("scheduled_ts", "first_token_ts", "last_token_ts")
     ),
     *(

@@ -35,6 +35,8 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Whether predicted and actual costs know iterations of token generation.
     predicted_knots, actual_knots : int, default 0
         Knots of their curves over tokens.
+    origin_ns : int, default 0
+        As in `Workload`.
     """
 
     nodes: int
@@ -59,6 +61,7 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     generation: dict[str, Any] | None
     predicted_knots: int = 0
     actual_knots: int = 0
+    origin_ns: int = 0
 
     def rules(self) -> dict[str, Any]:
         """Return the fields of `Instance` that are not in tables."""
@@ -127,6 +130,7 @@ def _problem(trace: Trace) -> dict[str, Any]:
         "predicted_knots": _knots(instance.costs),
         "actual_knots": _knots(trace.actual),
         "slo_unit_s": None if unit is None or math.isnan(unit) else unit,
+        "origin_ns": instance.workload.origin_ns,
     }
 
 

@@ -20,7 +20,7 @@ from lemix_opt.instance import Instance
 from lemix_opt.recording import FLOAT, INT
 from lemix_opt.schedule import Operations, Schedule
 from lemix_opt.trace import Trace
-from lemix_opt.workload import Workload
+from lemix_opt.workload import COLUMNS, Workload
 
 _Arrays = dict[str, npt.NDArray[Any]]
 
@@ -31,7 +31,7 @@ def _columns(kind: Any, *without: str) -> dict[str, str]:
     return {n: FLOAT if n.endswith("_s") or n == "weight" else INT for n in names}
 
 
-_WORKLOAD = _columns(Workload)
+_WORKLOAD = {name: _columns(Workload)[name] for name in COLUMNS}
 _OPERATIONS = _columns(Operations)
 _PLACED = {"node": INT, "end_state": INT, "release_s": FLOAT}
 _LOST = {"task": INT, "stage": INT, "node": INT, "time_s": FLOAT}
@@ -199,7 +199,8 @@ def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
         "node_class": problem.node_class,
         **memory,
     }
-    plain["workload"], plain["costs"] = work, costs("predicted")
+    plain["workload"] = {**work, "origin_ns": problem.origin_ns}
+    plain["costs"] = costs("predicted")
     instance = instance_from_plain(plain, archive.path)
     return instance, costs_from_plain(costs("actual"), plain, archive.path, "actual")
 

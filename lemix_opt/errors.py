@@ -68,7 +68,7 @@ class UnsupportedError(LemixError):
 
 
 class InternalError(LemixError):
-    """This toolkit contradicts itself: a fault of its own, to be reported."""
+    """A contradiction within this toolkit, which is a fault of its own and to be reported."""
 
 
 class MissingExtraError(LemixError, ImportError):

@@ -85,9 +85,7 @@ class Resolution:
         return self.gap(value, bound, level) <= PROOF_TOLERANCE
 
 
-def _range(
-    instance: Instance, objective: Objective, names: tuple[str, ...]
-) -> tuple[float, float]:
+def _range(instance: Instance, objective: Objective, names: tuple[str, ...]) -> tuple[float, float]:
     """Return the cost of one tick, or late task, at the smallest weight, and the largest value."""
     work, cluster = instance.workload, instance.cluster
     span_s = _span_s(instance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Table(Mapping[str, npt.NDArray[Any]]):
         How many cells of a column are missing, by the source's own codes.
     sha256 : str
         Hash of the file that was read.
+    origin_ns : int
+        Nanoseconds on the source's clock at which columns of time stamps are 0.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Table(Mapping[str, npt.NDArray[Any]]):
     source: str = ""
     missing: Mapping[str, int] = field(default_factory=dict)
     sha256: str = ""
+    origin_ns: int = 0
 
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns.items()}
@@ -63,4 +66,4 @@ class Table(Mapping[str, npt.NDArray[Any]]):
     def where(self, mask: npt.NDArray[np.bool_]) -> Table:
         """Return the rows at which `mask` is true."""
         columns = {name: column[mask] for name, column in self.columns.items()}
-        return Table(self.name, columns, self.units, self.source, self.missing, self.sha256)
+        return replace(self, columns=columns)

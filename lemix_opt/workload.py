@@ -11,6 +11,18 @@ from lemix_opt.errors import FieldError
 
 INFERENCE = 0
 TRAINING = 1
+COLUMNS = (
+    "kind",
+    "release_s",
+    "batch",
+    "prompt_tokens",
+    "output_tokens",
+    "weight",
+    "slo_s",
+)
+"""Fields of a workload with one entry per task."""
+FINEST_S = 1e-9
+"""Largest distance of neighbouring floats at a release."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +45,18 @@ class Workload:
         Weight of the task in response and lateness terms.
     slo_s : array_like, shape (T,), default infinity
         Response time in seconds beyond which the task is late.
+    origin_ns : int, default 0
+        Nanoseconds on the clock of the source at which `release_s` is 0.
 
     Raises
     ------
     FieldError
-        If a field has the wrong shape, is not finite, is out of range, or releases go back.
+        If a field has the wrong shape, is not finite, is out of range, or releases go back; also
+        for a release so late that floats around it are more than `FINEST_S` apart.
+
+    See Also
+    --------
+    lemix_opt.clock.since_first : seconds since the first of exact time stamps.
     """
 
     kind: IntArray
@@ -47,6 +66,7 @@ class Workload:
     output_tokens: IntArray = 0  # type: ignore[assignment]
     weight: FloatArray = 1.0  # type: ignore[assignment]
     slo_s: FloatArray = np.inf  # type: ignore[assignment]
+    origin_ns: int = 0
 
     def __post_init__(self) -> None:
         kind = integers("kind", self.kind, minimum=0, maximum=1)
@@ -64,6 +84,12 @@ class Workload:
         }
         for name, array in checked.items():
             object.__setattr__(self, name, array)
+        if isinstance(self.origin_ns, bool) or not isinstance(self.origin_ns, int | np.integer):
+            raise FieldError(
+                f"{self.origin_ns!r}", where="origin_ns", expected="whole nanoseconds, as an int"
+            )
+        object.__setattr__(self, "origin_ns", int(self.origin_ns))
+        self._check_digits()
         for code in (INFERENCE, TRAINING):
             tasks = np.flatnonzero(kind == code)
             steps = np.diff(self.release_s[tasks])
@@ -74,6 +100,21 @@ class Workload:
                     where=f"release_s[{task}]",
                     expected="non-decreasing releases within each kind; sort the tasks first",
                 )
+
+    def _check_digits(self) -> None:
+        coarse = np.spacing(self.release_s) > FINEST_S
+        if coarse.any():
+            task = int(np.argmax(coarse))
+            last = float(self.release_s[task])
+            raise FieldError(
+                f"release {last!r} s is so late that floats there are "
+                f"{np.spacing(last):.2g} s apart",
+                where=f"release_s[{task}]",
+                expected=f"releases whose neighbouring floats are at most {FINEST_S:g} s apart, "
+                "which those below 8388608 s (97 days) are",
+                hint="Count from the first release: lemix_opt.clock.since_first(stamps) subtracts "
+                "it from exact stamps and returns release_s and origin_ns",
+            )
 
     @property
     def tasks(self) -> int:
@@ -92,9 +133,9 @@ class Workload:
 
     def take(self, tasks: IntArray, *, shift_s: float = 0.0) -> Workload:
         """Return the tasks with the given ids, in that order, released `shift_s` earlier."""
-        columns = {f.name: getattr(self, f.name)[tasks] for f in fields(self)}
+        columns = {f.name: getattr(self, f.name)[tasks] for f in fields(self) if f.name in COLUMNS}
         columns["release_s"] = columns["release_s"] - shift_s
-        return Workload(**columns)
+        return Workload(**columns, origin_ns=self.origin_ns + round(shift_s * 1e9))
 
     def __eq__(self, other: object) -> bool:
         return arrays_equal(self, other)

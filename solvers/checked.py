@@ -65,6 +65,8 @@ def checked(instance: Instance, objective: Objective, result: Result) -> Result:
 
 
 def _fault(instance: Instance, objective: Objective, result: Result) -> str | None:
+    if result.status == "infeasible":
+        return "every instance has a schedule, its tasks one after the other"
     if result.status not in CLAIMS:
         return None
     resolution = Resolution.of(instance, objective)
@@ -101,4 +103,3 @@ def _written(instance: Instance) -> Path:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(INSTANCE_HEADER | columns_to_plain(instance), file)
     return Path(name)
-

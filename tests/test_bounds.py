@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 import pytest
 from brute_force import optimum
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_instances import (
     EVERY_TERM,
@@ -185,7 +185,7 @@ def test_optimal_starts_lie_in_their_windows(seed: int, mode: str, objective: Ob
     bound = lower_bound(instance, objective, upper_s=best.objective, evaluations=100)
     if np.any(quiet_before(instance, tick_data(instance, bound=True))):
         # Then the windows hold for some best schedule only; see `test_bounds_quiet`.
-        event("quiet times")
+
         return
     found = start_windows(instance, objective, bound, best.objective)
     rows = best.schedule.operations

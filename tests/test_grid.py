@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lemix_opt.errors import FieldError
 from lemix_opt.grid import NOISE_S, on_grid, ticks_down, ticks_up, to_seconds
 
+
 @given(st.integers(0, 10**9), st.sampled_from([0.001, 0.0001, 0.005, 0.1, 1e-6]))
 def test_whole_ticks_survive_floating_point_noise(count: int, tick_s: float) -> None:
     count = min(count, int(1e5 / tick_s))

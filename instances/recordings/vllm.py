@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def read_vllm(
     )
     paths = [path]
     said = _odd(logged)
-    clock = f"the server's monotonic clock; 0 = {zero!r}, the first queued_ts"
+    clock = f"the server's monotonic clock; 0 = {_stamp(logged, zero)}, the first queued_ts"
     samples = table("samples", {})
     if timeseries:
         paths.append(timeseries)
@@ -97,10 +99,18 @@ def _check_order(path: Source, logged: Table) -> None:
                 row = int(np.argmax(bad))
                 request, value = str(logged["request_id"][row]), float(logged[after][row])
                 raise FileFormatError(
-                    f"value {value!r} of request {request[:40]!r}",
+                    f"value {_stamp(logged, value)} of request {request[:40]!r}",
                     where=f"{path}: row {row + 1}: {after}",
                     expected=expected,
                 )
+
+
+def _stamp(logged: Table, seconds: float) -> str:
+    """Return a time of the table as its file counts it."""
+    if math.isnan(seconds):
+        return "nan"
+    stamp = Decimal(logged.origin_ns + round(seconds * 1e9)).scaleb(-9).normalize()
+    return f"{stamp:f}"
 
 
 def _odd(logged: Table) -> list[str]:

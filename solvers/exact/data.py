@@ -103,9 +103,7 @@ def tick_data(instance: Instance, *, bound: bool) -> TickData:
         )
     )
     held, room, steady = _memory(instance, horizon, bound=bound)
-    return TickData(
-        forward, backward, update, hop, held, room, release, horizon, whole and steady
-    )
+    return TickData(forward, backward, update, hop, held, room, release, horizon, whole and steady)
 
 
 def _memory(instance: Instance, horizon: int, *, bound: bool) -> tuple[IntArray, IntArray, bool]:

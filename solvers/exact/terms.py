@@ -97,9 +97,7 @@ def _level(
             terms.append((weight * tick, _idle(instance, model, spans, bound)))
     factors, scale, exact = _whole([c for c, _ in terms], _most(instance, model, len(terms)))
     whole = [factor * v for factor, (_, v) in zip(factors, terms, strict=True)]
-    return Level(
-        sum(whole) if whole else model.cp.new_constant(0), scale, constant, exact, least
-    )
+    return Level(sum(whole) if whole else model.cp.new_constant(0), scale, constant, exact, least)
 
 
 def _least_end(model: Model, i: int) -> int:
