@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import os
 from dataclasses import fields
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from lemix_opt.clock import since_first
 from lemix_opt.cluster import Cluster
 from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
@@ -23,8 +26,9 @@ from lemix_opt.instance import Instance
 from lemix_opt.memory_wait import MemoryWait
 from lemix_opt.plain import INSTANCE_HEADER, columns_to_plain
 from lemix_opt.weight_sync import WeightSync
-from lemix_opt.workload import Workload
+from lemix_opt.workload import FINEST_S, Workload
 
+LOG = logging.getLogger("lemix_opt")
 MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
@@ -93,6 +97,9 @@ def schema() -> dict[str, Any]:
 def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instance:
     """Read an instance file.
 
+    Releases so late that floats there are too far apart (`lemix_opt.workload.FINEST_S`) are counted
+    from the first one, exactly; a warning says so, and `Workload.origin_ns` keeps the first.
+
     Parameters
     ----------
     path : path-like
@@ -109,7 +116,40 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instanc
     """
     form, version = INSTANCE_HEADER.values()
     plain = read_json(path, str(form), int(version), max_bytes)
+    if _is_late(plain):
+        _count_from_first(plain, Path(path), max_bytes)
     return instance_from_plain(plain, Path(path))
+
+
+def _releases(plain: dict[str, Any]) -> list[Any]:
+    workload = plain.get("workload")
+    found = workload.get("release_s") if isinstance(workload, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _is_late(plain: dict[str, Any]) -> bool:
+    """Whether floats are too far apart at some release, all of which are numbers."""
+    found = _releases(plain)
+    numbers = all(isinstance(r, int | float) and not isinstance(r, bool) for r in found)
+    return numbers and any(np.spacing(float(r)) > FINEST_S for r in found)
+
+
+def _count_from_first(plain: dict[str, Any], path: Path, max_bytes: int) -> None:
+    """Count releases from the first one, by the decimals that the file spells, and say so."""
+    exact = msgspec.json.Decoder(float_hook=Decimal)
+    stamps = _releases(exact.decode(read_content(path, "an instance file", max_bytes)))
+    release_s, origin_ns = since_first(stamps)
+    workload = plain["workload"]
+    workload["release_s"] = release_s.tolist()
+    given_ns = workload.get("origin_ns", 0)
+    if isinstance(given_ns, int):
+        workload["origin_ns"] = given_ns + origin_ns
+    LOG.warning(
+        "%s: releases count from the first one, %s s (origin_ns), since floats at that time are "
+        "too far apart",
+        path,
+        min(stamps),
+    )
 
 
 def read_json(

@@ -145,8 +145,8 @@ class Result:
             if value is None:
                 return "unknown"
             if isinstance(value, tuple):
-                return "(" + ", ".join(f"{v:.6g}" for v in value) + ")" + unit
-            return f"{value:.6g}{unit}"
+                return "(" + ", ".join(f"{v:.10g}" for v in value) + ")" + unit
+            return f"{value:.10g}{unit}"
 
         gap = "unknown" if self.gap is None else f"{100 * self.gap:.4g} %"
         rows = [

@@ -16,7 +16,7 @@ from strategies import generating
 from strategies import instances as some
 
 from instances import files, read, write
-from lemix_opt import Instance, LemixError
+from lemix_opt import Cluster, Costs, Instance, LemixError, Workload
 from lemix_opt.errors import FileFormatError
 
 
@@ -127,3 +127,22 @@ def test_files_follow_the_published_schema(instance: Instance) -> None:
     for field in plain.keys() - files.OPTIONS:
         with pytest.raises(jsonschema.ValidationError):
             validator.validate({k: v for k, v in plain.items() if k != field})
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_releases_of_an_epoch_are_counted_from_the_first_one(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Workload([0, 0], [0.0, 0.5], 1, 8)
+    costs = Costs(np.full((1, 2, 1), 0.05), 0.0, 0.0, 0.0)
+    path = tmp_path / f"epoch.json{suffix}"
+    write(Instance(Cluster(1, 1, 1.0), work, costs), path)
+    content = gzip.decompress(path.read_bytes()) if suffix else path.read_bytes()
+    late = content.replace(b"[0.0,0.5]", b"[1725000000.1,1725000000.13]")
+    path.write_bytes(gzip.compress(late) if suffix else late)
+    back = read(path)
+    assert back.workload.release_s.tolist() == [0.0, 0.03]
+    assert back.workload.origin_ns == 1_725_000_000_100_000_000
+    assert "count from the first one, 1725000000.1 s" in caplog.text
+    write(back, path)
+    assert read(path) == back
