@@ -200,13 +200,12 @@ def test_no_task_and_one_task() -> None:
     assert proven(shop, Objective(idle=1)).objective == 5.0
 
 
-def test_rounding_that_leaves_no_schedule_is_not_called_infeasible() -> None:
+def test_what_fits_by_a_byte_fits() -> None:
     costs = Costs(np.ones((1, 1, 1)), 0.0, 3.0, 0.0)
     bytes_only = Instance(Cluster(1, 1, 5.0), Workload([0], [0.0], 1, 8), costs)
     result = solve(bytes_only, "milp", time_limit_s=PATIENT_S)
-    assert result.status == "unknown"
-    assert "MiB" in result.explanation
-    assert result.lower_bound == pytest.approx(1.0)
+    assert result.status == "optimal"
+    assert result.objective == pytest.approx(1.0)
 
 
 @given(SEEDS, MODES, st.booleans())

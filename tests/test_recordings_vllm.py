@@ -49,7 +49,7 @@ def test_a_request_without_tokens_stays_without(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("c,7,1,104,103,105,106", "row 3: scheduled_ts: value 103.0 of request 'c'; expected not"),
+        ("c,7,1,104,103,105,106", "row 3: scheduled_ts: value 103 of request 'c'; expected not"),
         ("c,7,1,104,,105,106", "row 3: first_token_ts: .* expected empty like scheduled_ts"),
         ("c,7,1,,105,105,106", ":4: queued_ts: value ''"),
         ("c,0,1,104,105,105,106", ":4: input_toks: value '0'"),

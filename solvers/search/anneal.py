@@ -74,6 +74,4 @@ class Anneal:
         except KeyboardInterrupt:
             note = "interrupted"
         parameters = {"hot": self.hot, "cold": self.cold, "time_limit_s": time_limit_s}
-        if best.schedule is None:
-            note = note or "rounding memory to MiB leaves some task no node"
         return best.result("anneal", seed, parameters, note or "annealing proves nothing")
