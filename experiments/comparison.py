@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.notes import NOTES, notes_of
 from experiments.study import Problem, Study, build
 from experiments.synced import synced
 from experiments.timing import TimedPolicy
@@ -143,13 +144,15 @@ def _whole(
     trace = synced(problem.trace, policy, problem.weight_sync_s)
     timed = TimedPolicy(policy)
     outcome = replay(trace, timed, seed=seed)
-    broken = validate(trace.instance.with_costs(trace.actual), outcome.schedule)
+    happened = trace.instance.with_costs(trace.actual)
+    broken = validate(happened, outcome.schedule)
     value = objective_value(trace.instance, outcome.schedule, problem.objective)
     row = {
         "name": name,
         "actual_objective_s": float(np.sum(value)),
         **outcome.score.as_dict(),
         "rules_broken": len(broken),
+        **notes_of(happened, outcome.schedule, broken),
     }
     took = {"window": -1, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
     return row, took, outcome.schedule
@@ -196,4 +199,15 @@ def _over_windows(name: str, outcomes: list[WindowOutcome], unit: float) -> dict
         "slo_attainment_5x": attainment(responses, 5 * unit),
         "bubble_rate": float(np.mean([r["bubble_rate"] for r in rows])),
         "nodes_used": float(np.mean([r["nodes_used"] for r in rows])),
+        **{note: _in_windows(rows, note) for note in NOTES},
     }
+
+
+def _in_windows(rows: list[dict[str, Any]], note: str) -> str:
+    """Return the first window's note, with how many others have one; "" for none."""
+    said = [(row["window"], row[note]) for row in rows if row[note]]
+    if not said:
+        return ""
+    number, text = said[0]
+    more = f" ({len(said) - 1} more windows)" if len(said) > 1 else ""
+    return f"window {number}: {text}{more}"

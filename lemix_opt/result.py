@@ -9,7 +9,7 @@ from typing import Any
 from lemix_opt.checks import choice
 from lemix_opt.schedule import Schedule
 
-STATUSES = ("optimal", "feasible", "infeasible", "unknown")
+STATUSES = ("optimal", "feasible", "infeasible", "unknown", "incomplete", "invalid")
 Value = float | tuple[float, ...]
 PROOF_TOLERANCE = 1e-6
 """Relative distance of objective and bound below which a result counts as optimal."""
@@ -42,8 +42,11 @@ class Result:
 
     Parameters
     ----------
-    status : {"optimal", "feasible", "infeasible", "unknown"}
-        ``optimal`` means that objective and bound agree within `PROOF_TOLERANCE`.
+    status : {"optimal", "feasible", "infeasible", "unknown", "incomplete", "invalid"}
+        ``optimal`` means that objective and bound agree within `PROOF_TOLERANCE`; ``feasible``
+        that `validate` accepts the schedule. Of policies, whose schedule is reported as it is:
+        ``incomplete`` if a task is not done, ``invalid`` if a rule is broken; the explanation
+        names the first ones.
     schedule : Schedule, optional
         Best schedule found.
     objective : float or tuple of float, optional
@@ -133,6 +136,7 @@ class Result:
                 "end_state": self.schedule.end_state.tolist(),
                 "release_s": self.schedule.release_s.tolist(),
                 "out_of_memory": [list(e) for e in self.schedule.out_of_memory],
+                "gave_way": [list(pair) for pair in self.schedule.gave_way],
                 "operations": {
                     name: getattr(operations, name).tolist()
                     for name in operations.__dataclass_fields__

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from lemix_opt.beyond import beyond_exact_model
 from lemix_opt.checks import floats, whole
+from lemix_opt.end_reasons import end_reasons, reasons_text
 from lemix_opt.engine import simulate
 from lemix_opt.errors import InfeasibleError, LemixError, unknown
 from lemix_opt.evaluation import objective_value
@@ -136,25 +137,24 @@ def _simulated(
     begin = time.perf_counter()
     schedule = simulate(instance, POLICIES.create(name, **parameters), seed=seed)
     value = objective_value(instance, schedule, objective)
-    explanation = ""
+    notes = []
     if initial is not None:
         start_value = objective_value(instance, initial, objective)
         if _less(start_value, value):
-            schedule, value, explanation = initial, start_value, "the initial schedule is better"
-    violations = validate(instance, schedule)
-    if instance.beyond_exact_model:
-        rules = ", ".join(
-            f"{name} {getattr(instance, name)!r}" for name in instance.beyond_exact_model
-        )
-        explanation = f"outside the exact model: {rules}"
-    if violations:
-        explanation = f"outside the exact model: {violations[0].message}"
+            schedule, value = initial, start_value
+            notes.append("the initial schedule is better")
+    broken = [v for v in validate(instance, schedule) if v.rule != "not_done"]
+    status = "feasible" if schedule.complete else "incomplete"
+    if broken:
+        status = "invalid"
+        notes.append(f"breaks the rule {broken[0].rule}: {broken[0].message}")
+    notes.append(reasons_text(end_reasons(instance, schedule)))
+    notes.append(beyond_exact_model(instance, schedule))
     if on_solution is not None:
         on_solution(schedule, value)
     runtime = time.perf_counter() - begin
-    known = _finite(value)
     return Result(
-        status="feasible" if known and not violations else "unknown",
+        status=status,
         schedule=schedule,
         objective=value,
         lower_bound=None,
@@ -164,12 +164,8 @@ def _simulated(
         solver=name,
         seed=seed,
         parameters=parameters,
-        explanation=explanation,
+        explanation="; ".join(filter(None, notes)),
     )
-
-
-def _finite(value: Value) -> bool:
-    return all(map(math.isfinite, value)) if isinstance(value, tuple) else math.isfinite(value)
 
 
 def _less(left: Value, right: Value) -> bool:
