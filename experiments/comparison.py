@@ -144,15 +144,14 @@ def _whole(
     trace = synced(problem.trace, policy, problem.weight_sync_s)
     timed = TimedPolicy(policy)
     outcome = replay(trace, timed, seed=seed)
-    happened = trace.instance.with_costs(trace.actual)
-    broken = validate(happened, outcome.schedule)
+    broken = validate(trace.instance.with_costs(trace.actual), outcome.schedule)
     value = objective_value(trace.instance, outcome.schedule, problem.objective)
     row = {
         "name": name,
         "actual_objective_s": float(np.sum(value)),
         **outcome.score.as_dict(),
         "rules_broken": len(broken),
-        **notes_of(happened, outcome.schedule, broken),
+        **notes_of(trace.instance, outcome.schedule, broken, trace.actual),
     }
     took = {"window": -1, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
     return row, took, outcome.schedule

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lemix_opt.beyond import beyond_exact_model
+from lemix_opt.costs import Costs
 from lemix_opt.end_reasons import end_reasons, reasons_text
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import Schedule
@@ -32,15 +33,19 @@ def broken_text(violations: Iterable[Violation]) -> str:
 
 
 def notes_of(
-    instance: Instance, schedule: Schedule, violations: Sequence[Violation]
+    instance: Instance,
+    schedule: Schedule,
+    violations: Sequence[Violation],
+    actual: Costs | None = None,
 ) -> dict[str, str]:
     """Return the columns of `NOTES`, empty where there is nothing to say.
 
-    Tasks that are not done stand there with their reasons and count as no broken rule.
+    `actual` costs are what happened, where they differ from the instance's own. Tasks that are not
+    done stand there with their reasons and count as no broken rule.
     """
     return {
         "broken": broken_text(v for v in violations if v.rule != "not_done"),
-        "not_done": reasons_text(end_reasons(instance, schedule)),
+        "not_done": reasons_text(end_reasons(instance, schedule, actual)),
         "outside": beyond_exact_model(instance, schedule),
     }
 

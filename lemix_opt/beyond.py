@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lemix_opt.errors import UnsupportedError
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import Schedule
 
@@ -18,3 +19,18 @@ def beyond_exact_model(instance: Instance, schedule: Schedule) -> str:
     if schedule.gave_way:
         said.append(GAVE_WAY)
     return "outside the exact model: " + ", ".join(said) if said else ""
+
+
+def require_loop_order(schedule: Schedule, where: str) -> None:
+    """Raise `UnsupportedError` for a schedule that solvers of the exact model cannot start from.
+
+    It may be better than every schedule in the order of the loop, so that a proven bound would lie
+    above it.
+    """
+    if schedule.gave_way:
+        task, time_s = schedule.gave_way[0]
+        raise UnsupportedError(
+            f"{GAVE_WAY}: task {task} at {time_s:g} s",
+            where=where,
+            expected="training tasks in order of their index, as in the exact model",
+        )

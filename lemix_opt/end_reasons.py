@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lemix_opt.checks import FloatArray
+from lemix_opt.costs import Costs
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import (
     BACKWARD,
@@ -46,15 +47,19 @@ class EndReason(NamedTuple):
     text: str
 
 
-def end_reasons(instance: Instance, schedule: Schedule) -> tuple[EndReason, ...]:
+def end_reasons(
+    instance: Instance, schedule: Schedule, costs: Costs | None = None
+) -> tuple[EndReason, ...]:
     """Return the reason of every task that is not done, in order of task.
 
     Parameters
     ----------
     instance : Instance
-        What was scheduled; with the costs that happened, where they differ from the predictions.
+        What was scheduled.
     schedule : Schedule
         What came of it.
+    costs : Costs, optional
+        What really happened; the instance's own costs when omitted.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def end_reasons(instance: Instance, schedule: Schedule) -> tuple[EndReason, ...]
     undone = np.flatnonzero(schedule.end_state != DONE)
     if not undone.size:
         return ()
-    reasons = _Reasons(instance, schedule)
+    reasons = _Reasons(instance, schedule, instance.costs if costs is None else costs)
     return tuple(EndReason(task, *reasons.of(task)) for task in undone.tolist())
 
 
@@ -81,9 +86,9 @@ def reasons_text(reasons: tuple[EndReason, ...]) -> str:
 
 
 class _Reasons:
-    def __init__(self, instance: Instance, schedule: Schedule) -> None:
-        self.instance, self.schedule = instance, schedule
-        self.room = instance.limit_bytes - instance.resident_bytes
+    def __init__(self, instance: Instance, schedule: Schedule, costs: Costs) -> None:
+        self.instance, self.schedule, self.costs = instance, schedule, costs
+        self.room = instance.limit_bytes - costs.resident_bytes[instance.cluster.node_class]
         self.lost = {event[0]: event[1:] for event in reversed(schedule.out_of_memory)}
         self.waits_for = self._loop_roots()
         self.held: FloatArray | None = None
@@ -147,7 +152,7 @@ class _Reasons:
 
     def kv_tokens(self, task: int, node: int, stage: int) -> tuple[int, int] | None:
         """Return tokens whose keys and values a request needs, and how many an empty GPU holds."""
-        costs, work = self.instance.costs.iteration, self.instance.workload
+        costs, work = self.costs.iteration, self.instance.workload
         if self.instance.generation is None or costs is None or work.is_training[task]:
             return None
         each = costs.kv_bytes_per_token[int(self.instance.cluster.node_class[node]), stage]
@@ -160,7 +165,7 @@ class _Reasons:
     def bytes_of(self, task: int, stage: int, node: int) -> float:
         """Return the most bytes a task holds at once on a GPU."""
         kind, parts = int(self.instance.cluster.node_class[node]), self.instance.micro_batches
-        held = float(self.instance.costs.held_bytes[kind, task, stage])
+        held = float(self.costs.held_bytes[kind, task, stage])
         if parts > 1 and self.instance.workload.is_training[task]:
             return held * float(self.instance.shares[stage]) / parts
         return held

@@ -60,10 +60,10 @@ def replay(
     A schedule keeps its placement and the order in which every GPU starts its operations. A
     training task follows the closed loop unless the schedule stores an earlier release for it, as
     recorded runs may; then the stored one stands. A deferred training task gives up its place in
-    the loop when it did so in the schedule, or at its release if that is later. A forward whose
-    memory is not free when its turn comes, while nothing before it can free any, is an
-    out-of-memory event: the task is dropped, what it holds is freed, and the others go on. Tasks
-    that the schedule has not done run as far as it ran them and keep their state.
+    the loop when it did so in the schedule, but not before its release nor after its start. A
+    forward whose memory is not free when its turn comes, while nothing before it can free any, is
+    an out-of-memory event: the task is dropped, what it holds is freed, and the others go on.
+    Tasks that the schedule has not done run as far as it ran them and keep their state.
 
     Parameters
     ----------

@@ -38,7 +38,9 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     Rules beyond the exact model (`Instance.beyond_exact_model` names them) are checked as they
     are: under shared GPUs one operation per lane and the work every operation does, under the
     published threshold the use at every start and the whole GPU as limit. How long an operation
-    waits is not checked, here as under all rules.
+    waits is not checked, here as under all rules. So is what a policy declares: behind a deferred
+    training task that gave up its place in the closed loop (`Schedule.gave_way`), the next one is
+    released at that moment.
 
     Parameters
     ----------

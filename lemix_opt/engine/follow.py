@@ -182,6 +182,11 @@ class _Run:
             # A policy decided so at that moment, or would have when the task was released.
             heappush(self.heap, (max(time_s, self.gives_way[task]), _GIVE_WAY, task, None))
 
+    def _give_way(self, task: int, time_s: float) -> None:
+        """Let the training task behind a deferred one go ahead."""
+        self.gave_way.append((task, time_s))
+        self._release_after(task, time_s)
+
     def _release_after(self, task: int, time_s: float) -> None:
         follower = self.successor.pop(task, None)
         if follower is not None:
@@ -239,8 +244,7 @@ class _Run:
                 continue
             self.now_s = time_s
             if rank == _GIVE_WAY:
-                self.gave_way.append((number, time_s))
-                self._release_after(number, time_s)
+                self._give_way(number, time_s)
             elif todo is None:
                 self._planned_drop(number)
             elif rank == _END:
@@ -281,6 +285,9 @@ class _Run:
                 return
             held[op.item] = need
         begin = self._time(self.now_s, op.plan_s)
+        if op.task in self.gives_way and op.task in self.successor:
+            # It starts before it was to give way: whoever waits for it waits no longer than that.
+            self._give_way(op.task, begin)
         end, node = begin + op.seconds, op.gpu // self.stages
         self.ready[op.item] = None
         if not op.free:
