@@ -90,6 +90,8 @@ class _Reasons:
         self.instance, self.schedule, self.costs = instance, schedule, costs
         self.room = instance.limit_bytes - costs.resident_bytes[instance.cluster.node_class]
         self.lost = {event[0]: event[1:] for event in reversed(schedule.out_of_memory)}
+        # Properties that are worked out at every look, over all tasks.
+        self.trains, self.shares = instance.workload.is_training, instance.shares.tolist()
         self.waits_for = self._loop_roots()
         self.held: FloatArray | None = None
 
@@ -106,7 +108,7 @@ class _Reasons:
         if not 0 <= node < self.room.shape[0]:
             return "not_placed", "was never placed"
         made = self.schedule.generated
-        if made is not None and self.instance.workload.is_inference[task]:
+        if made is not None and not self.trains[task]:
             wanted, again = int(self.instance.workload.output_tokens[task]), made.preemptions[task]
             text = f"has {int(made.tokens[task])} of {wanted} tokens"
             return "tokens", f"{text}, preempted {again} times" if again else text
@@ -117,7 +119,7 @@ class _Reasons:
         found: dict[int, int] = {}
         if self.instance.release_mode == "open":
             return found
-        loop = np.flatnonzero(self.instance.workload.is_training)
+        loop = np.flatnonzero(self.trains)
         released = np.isfinite(self.schedule.release_s[loop]).tolist()
         done = (self.schedule.end_state[loop] == DONE).tolist()
         before = -1
@@ -153,7 +155,7 @@ class _Reasons:
     def kv_tokens(self, task: int, node: int, stage: int) -> tuple[int, int] | None:
         """Return tokens whose keys and values a request needs, and how many an empty GPU holds."""
         costs, work = self.costs.iteration, self.instance.workload
-        if self.instance.generation is None or costs is None or work.is_training[task]:
+        if self.instance.generation is None or costs is None or self.trains[task]:
             return None
         each = costs.kv_bytes_per_token[int(self.instance.cluster.node_class[node]), stage]
         if not each > 0:
@@ -166,8 +168,8 @@ class _Reasons:
         """Return the most bytes a task holds at once on a GPU."""
         kind, parts = int(self.instance.cluster.node_class[node]), self.instance.micro_batches
         held = float(self.costs.held_bytes[kind, task, stage])
-        if parts > 1 and self.instance.workload.is_training[task]:
-            return held * float(self.instance.shares[stage]) / parts
+        if parts > 1 and self.trains[task]:
+            return held * self.shares[stage] / parts
         return held
 
     def waiting(self, task: int, node: int) -> tuple[str, str]:
@@ -184,12 +186,14 @@ class _Reasons:
 
     def _next_of(self, task: int) -> tuple[int, int]:
         rows = self.schedule.operations
-        first, last = np.searchsorted(rows.task, [task, task + 1]).tolist()
+        # Numbers of another width would have the whole column converted.
+        wanted = np.array([task, task + 1], dtype=rows.task.dtype)
+        first, last = np.searchsorted(rows.task, wanted).tolist()
         columns = (rows.phase[first:last].tolist(), rows.stage[first:last].tolist())
         ran: dict[tuple[int, int], int] = {}
         for key in zip(*columns, strict=True):
             ran[key] = ran.get(key, 0) + 1
-        trains = bool(self.instance.workload.is_training[task])
+        trains = bool(self.trains[task])
         stages = self.room.shape[1]
         chain = [(FORWARD, s) for s in range(stages)]
         chain += [(BACKWARD, s) for s in range(stages - 1, -1, -1)] * trains
@@ -203,18 +207,17 @@ class _Reasons:
             self.held = np.zeros_like(self.room)
             rows, parts = self.schedule.operations, self.instance.micro_batches
             stuck = (self.schedule.end_state != DONE) & (self.schedule.end_state != DROPPED)
-            stuck &= self.instance.workload.is_training
+            stuck &= self.trains
             mine = stuck[rows.task] & (rows.phase < UPDATE)
             ended: dict[tuple[int, int], int] = {}
             columns = (rows.task[mine], rows.phase[mine], rows.stage[mine])
             for task, phase, stage in zip(*(c.tolist() for c in columns), strict=True):
                 ended[task, stage] = ended.get((task, stage), 0) + (phase == BACKWARD)
-            shares = self.instance.shares.tolist()
             for (task, stage), backwards in ended.items():
                 node = int(self.schedule.node[task])
                 if not (0 <= node < self.room.shape[0] and stage < self.room.shape[1]):
                     continue
-                left = min(parts - backwards, shares[stage]) / shares[stage]
+                left = min(parts - backwards, self.shares[stage]) / self.shares[stage]
                 self.held[node, stage] += self.bytes_of(task, stage, node) * left
         return self.held
 
