@@ -169,7 +169,7 @@ class _Reasons:
         kind, parts = int(self.instance.cluster.node_class[node]), self.instance.micro_batches
         held = float(self.costs.held_bytes[kind, task, stage])
         if parts > 1 and self.trains[task]:
-            return held * self.shares[stage] / parts
+            return held * float(self.shares[stage]) / parts
         return held
 
     def waiting(self, task: int, node: int) -> tuple[str, str]:
