@@ -17,6 +17,7 @@ from experiments.bench_summary import summarised, times_summarised
 from instances.benchmarks import Benchmark, BestKnown, BestTable, Mark, suite
 from instances.benchmarks.best_known import SAME, improved, read_best_known, write_best_known
 from lemix_opt import Result, validate
+from lemix_opt.beyond import beyond_exact_model
 from lemix_opt.checks import floats, whole
 from lemix_opt.errors import FieldError, LemixError, UnsupportedError, unknown
 from lemix_opt.evaluation import objective_value
@@ -271,6 +272,10 @@ def _judged(benchmark: Benchmark, objective: str, result: Result) -> dict[str, A
     broken = validate(benchmark.instance, schedule)
     if broken:
         return {"status": "rules broken", "error": str(broken[0].message)}
+    if schedule.gave_way:
+        # Best known values and bounds are of the exact model.
+        text = beyond_exact_model(benchmark.instance, schedule)
+        return {"status": "outside the model", "error": text, **known}
     weights = benchmark.objective(objective)
     value = float(np.sum(objective_value(benchmark.instance, schedule, weights)))
     if not np.isfinite(value):

@@ -62,7 +62,7 @@ def solve(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Solve one instance; exit code 1 when it is infeasible or nothing was found."""
+    """Solve one instance; exit code 1 unless the result is a schedule that keeps every rule."""
     import instances
     from instances.schedule_files import write_schedule
     from lemix_opt.objective import Objective
@@ -83,7 +83,7 @@ def solve(
         typer.echo(as_json_text(result.to_dict()))
     else:
         typer.echo(str(result))
-    if result.status in ("infeasible", "unknown"):
+    if result.status not in ("optimal", "feasible"):
         raise typer.Exit(1)
 
 
@@ -97,6 +97,7 @@ def simulate(
 ) -> None:
     """Run a policy on an instance and print its score; exit code 1 on violations."""
     import instances
+    from experiments.notes import notes_of
     from instances.schedule_files import write_schedule
     from lemix_opt.engine import simulate as run
     from lemix_opt.evaluation import evaluate
@@ -110,6 +111,7 @@ def simulate(
     violations = validate(instance, schedule)
     score: dict[str, Any] = dict(evaluate(instance, schedule).as_dict())
     score["violations"] = [str(v.message) for v in violations]
+    score |= notes_of(instance, schedule, violations)
     show(score, as_json)
     if violations:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.notes import NOTES, notes_of
 from experiments.study import Problem, Study, build
 from experiments.synced import synced
 from experiments.timing import TimedPolicy
@@ -150,6 +151,7 @@ def _whole(
         "actual_objective_s": float(np.sum(value)),
         **outcome.score.as_dict(),
         "rules_broken": len(broken),
+        **notes_of(trace.instance, outcome.schedule, broken, trace.actual),
     }
     took = {"window": -1, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
     return row, took, outcome.schedule
@@ -196,4 +198,15 @@ def _over_windows(name: str, outcomes: list[WindowOutcome], unit: float) -> dict
         "slo_attainment_5x": attainment(responses, 5 * unit),
         "bubble_rate": float(np.mean([r["bubble_rate"] for r in rows])),
         "nodes_used": float(np.mean([r["nodes_used"] for r in rows])),
+        **{note: _in_windows(rows, note) for note in NOTES},
     }
+
+
+def _in_windows(rows: list[dict[str, Any]], note: str) -> str:
+    """Return the first window's note, with how many others have one; "" for none."""
+    said = [(row["window"], row[note]) for row in rows if row[note]]
+    if not said:
+        return ""
+    number, text = said[0]
+    more = f" ({len(said) - 1} more windows)" if len(said) > 1 else ""
+    return f"window {number}: {text}{more}"

@@ -19,6 +19,7 @@ from math import floor, inf, log10, nan
 
 import numpy as np
 
+from lemix_opt.beyond import beyond_exact_model
 from lemix_opt.checks import floats
 from lemix_opt.engine import simulate
 from lemix_opt.errors import FieldError, InfeasibleError, LemixError
@@ -86,6 +87,8 @@ class Regret:
     online_s : (float, float)
         Part of it that no rule can avoid which does not know the future, as far as exact plans
         without that knowledge show it; NaN where none were found.
+    outside : str, default ""
+        Why its schedule lies outside the exact model; `decision_s` is NaN then.
     """
 
     policy: str
@@ -94,6 +97,7 @@ class Regret:
     prediction_s: float
     decision_s: Interval
     online_s: Interval
+    outside: str = ""
 
 
 def clairvoyant(
@@ -288,14 +292,16 @@ def regret(
         informed = simulate(true, policy, seed=seed)
         j_predicted = _value(true, predicted, objective)
         j_informed = _value(true, informed, objective)
+        outside = beyond_exact_model(true, informed)
         rows.append(
             Regret(
                 name,
                 j_predicted,
                 j_informed,
                 j_predicted - j_informed,
-                optimum.above(j_informed),
+                optimum.above(nan if outside else j_informed),
                 optimum.above(nan if optimum.online_s is None else optimum.online_s),
+                outside,
             )
         )
     return tuple(rows)
@@ -317,6 +323,7 @@ def total(windows: Sequence[tuple[Regret, ...]]) -> tuple[Regret, ...]:
             sum(r.prediction_s for r in rows),
             _sum(r.decision_s for r in rows),
             _sum(r.online_s for r in rows),
+            next((r.outside for r in rows if r.outside), ""),
         )
         for rows in zip(*windows, strict=True)
     )

@@ -51,12 +51,14 @@ def regret_text(head: Mapping[str, str], done: Sequence[Window], windows: int) -
         f"\n{'policy':20s}{'J predicted':>13s}{'J true costs':>14s}{'prediction':>12s}"
         f"{'decision':>24s}{'of which online':>24s}   (s of the objective, actual costs)"
     )
+    summed = total([w.rows for w in done])
     lines += [
         f"{row.policy:20s}{row.predicted_s:>13.4f}{row.informed_s:>14.4f}"
         f"{row.prediction_s:>+12.4f}{_interval(row.decision_s):>24s}"
         f"{_interval(row.online_s):>24s}"
-        for row in total([w.rows for w in done])
+        for row in summed
     ]
+    lines += [f"{row.policy}: {row.outside}" for row in summed if row.outside]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.comparison import Comparison
 from experiments.gantt import can_plot, save_gantt
+from experiments.notes import notes_lines
 from experiments.perfetto import write_perfetto
 from experiments.tables import Column, text_table, write_parquet
 from experiments.windows import cut
@@ -63,19 +64,22 @@ def report_text(comparison: Comparison) -> str:
     lines = [f"{name:{width}s}  {value}" for name, value in problem.head.items()]
     lines += ["", "Whole run: times and objective measured in a replay on actual costs"]
     lines.append(text_table(comparison.run, RUN_COLUMNS))
+    lines += notes_lines(comparison.run)
     if comparison.summary:
         total = max(row["windows"] for row in comparison.summary)
         proven = max(row["closed"] for row in comparison.summary)
         size = max(row["tasks"] for row in comparison.windows)
         lines += ["", f"{total} windows of at most {size} tasks, each from an empty cluster"]
         lines.append(text_table(comparison.summary, SUMMARY_COLUMNS))
+        lines += notes_lines(comparison.summary)
         lines += [
             "objective, bound: sums over a row's windows in the model, on predicted costs; "
             "bound by the exact solver",
             f"above optimum: objective / proven optimum - 1 over the windows that are proven "
             f"({proven} of {total}) and in the model; the others only have the gap to the bound, "
             "(objective - bound) / objective",
-            "in model: windows whose schedule keeps every rule; the others get no gap",
+            "in model: windows whose schedule keeps every rule of the exact model; the others get "
+            "no gap",
             "actual objective, responses, bubble: over all windows, replayed on actual costs",
         ]
     lines += ["", *problem.foot] if problem.foot else []

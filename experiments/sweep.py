@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from experiments.notes import notes_of
 from experiments.study import Study, build, slo_objective
 from experiments.sweep_config import Cell
 from experiments.tables import write_parquet
@@ -96,7 +97,9 @@ def _solved(cell: Cell) -> dict[str, Any]:
         "outside_lemix": "all-reduce" if np.any(trace.instance.costs.all_reduce_s > 0) else "",
     }
     if result.schedule is not None:
-        found["rules_broken"] = len(validate(trace.instance, result.schedule))
+        broken = validate(trace.instance, result.schedule)
+        found["rules_broken"] = len(broken)
+        found |= notes_of(trace.instance, result.schedule, broken)
         parameters = json.loads(cell.parameters)
         again: Any = result.schedule
         if cell.solver in POLICIES:

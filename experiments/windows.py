@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.notes import NOTES, notes_of
 from experiments.timing import TimedPolicy
 from lemix_opt import Outcome, Result, replay, simulate, validate
 from lemix_opt.evaluation import objective_value, response_s
@@ -92,12 +93,13 @@ def run_window(
     for name in policies:
         timed = TimedPolicy(create(name, used))
         plan = simulate(instance, timed, seed=seed)
-        valid = not validate(instance, plan)
+        said = notes_of(instance, plan, validate(instance, plan))
+        valid = not any(said.values())
         value = float(np.sum(objective_value(instance, plan, objective)))
         if valid and np.isfinite(value) and (best is None or value < best[0]):
             best = (value, plan)
         done = replay(trace, create(name, used), seed=seed)
-        rows.append(_row(number, name, trace, objective, plan, done, value, valid))
+        rows.append(_row(number, name, trace, objective, plan, done, value, said))
         times.append(
             {"window": number, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
         )
@@ -116,7 +118,9 @@ def run_window(
         plan, name = result.schedule, exact.solver
         done = replay(trace, plan)
         value = float(np.sum(objective_value(instance, plan, objective)))
-        rows.append(_row(number, name, trace, objective, plan, done, value, True))
+        rows.append(
+            _row(number, name, trace, objective, plan, done, value, dict.fromkeys(NOTES, ""))
+        )
         responses[name] = response_s(instance, done.schedule)[inference]
         schedules[name] = plan
     times.append(
@@ -135,14 +139,14 @@ def _row(
     plan: Schedule,
     done: Outcome,
     value: float,
-    valid: bool,
+    said: dict[str, str],
 ) -> dict[str, Any]:
     score = done.score
     return {
         "window": number,
         "name": name,
         "tasks": trace.instance.tasks,
-        "in_model": valid,
+        "in_model": not any(said.values()),
         "objective_s": value,
         "lower_bound_s": None,
         "proven": False,
@@ -157,6 +161,7 @@ def _row(
         "slo_attainment_5x": score.slo_attainment_5x,
         "makespan_s": score.makespan_s,
         "planned_makespan_s": float(np.max(plan.operations.end_s, initial=0.0)),
+        **said,
     }
 
 

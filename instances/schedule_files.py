@@ -17,7 +17,9 @@ from lemix_opt.schedule import Operations, Schedule
 
 SCHEDULE = "lemix-opt schedule"
 VERSION = 1
-_SCHEDULE_FIELDS = ("node", "end_state", "release_s", "out_of_memory", "operations", "generated")
+_FIELDS = ("node", "end_state", "release_s", "out_of_memory", "operations")
+_LATER: dict[str, Any] = {"generated": None, "gave_way": []}
+"""Fields that files written before there were such do not have."""
 _BY_STAGE = ("start_s", "end_s")
 
 
@@ -47,6 +49,16 @@ def _object(path: Path, name: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def _pairs(path: Path, value: Any) -> Any:
+    if not isinstance(value, list) or not all(isinstance(v, list) for v in value):
+        raise FileFormatError(
+            f"{str(value)[:60]}",
+            where=f"{path}: gave_way",
+            expected="a list of [task, seconds]",
+        )
+    return value
+
+
 def _schedule_to_plain(schedule: Schedule) -> dict[str, Any]:
     made = schedule.generated
     release = [None if math.isinf(r) else r for r in schedule.release_s.tolist()]
@@ -57,6 +69,7 @@ def _schedule_to_plain(schedule: Schedule) -> dict[str, Any]:
         "out_of_memory": [list(event) for event in schedule.out_of_memory],
         "operations": columns_to_plain(schedule.operations),
         "generated": None if made is None else _generated_to_plain(made),
+        "gave_way": [list(pair) for pair in schedule.gave_way],
     }
 
 
@@ -81,8 +94,8 @@ def _generated_from_plain(plain: dict[str, Any], path: Path) -> Generated:
 
 
 def _schedule_from_plain(plain: dict[str, Any], path: Path) -> Schedule:
-    plain = {"generated": None} | plain
-    same_keys(path, "schedule", plain, list(_SCHEDULE_FIELDS))
+    plain = _LATER | plain
+    same_keys(path, "schedule", plain, [*_FIELDS, *_LATER])
     made = plain["generated"]
     rows = _object(path, "operations", plain["operations"])
     same_keys(path, "operations", rows, [f.name for f in fields(Operations)])
@@ -105,6 +118,7 @@ def _schedule_from_plain(plain: dict[str, Any], path: Path) -> Schedule:
             [math.inf if r is None else r for r in release],  # type: ignore[arg-type]
             events,
             None if made is None else _generated_from_plain(_object(path, "generated", made), path),
+            _pairs(path, plain["gave_way"]),
         )
     except LemixError as error:
         raise located(error, path) from None

@@ -35,6 +35,7 @@ _WORKLOAD = {name: _columns(Workload)[name] for name in COLUMNS}
 _OPERATIONS = _columns(Operations)
 _PLACED = {"node": INT, "end_state": INT, "release_s": FLOAT}
 _LOST = {"task": INT, "stage": INT, "node": INT, "time_s": FLOAT}
+_GAVE_WAY = {"task": INT, "time_s": FLOAT}
 _MADE = _columns(Generated, "iterations")
 _SPAN = {"start_s": FLOAT, "end_s": FLOAT}
 _TURNS = _columns(Iterations, *_SPAN)
@@ -99,6 +100,11 @@ def schedule_tables(schedule: Schedule) -> dict[str, Columns]:
             for i, (name, kind) in enumerate(_LOST.items())
         },
     }
+    if schedule.gave_way:
+        tables["gave_way"] = {
+            name: np.array([pair[i] for pair in schedule.gave_way], dtype=types[kind])
+            for i, (name, kind) in enumerate(_GAVE_WAY.items())
+        }
     if made is not None:
         turns = made.iterations
         shape = {"iteration": turns.rows, "stage": turns.start_s.shape[1]}
@@ -226,6 +232,10 @@ def read_schedule(archive: TableZip, generated: bool, tasks: int, stages: int) -
             **_indexed(archive, "generated", {"task": tasks}, _MADE),
             iterations=Iterations(**turns, **spans),
         )
+    gave_way: Any = ()
+    if "gave_way" in archive.tables():
+        places = archive.table("gave_way", _GAVE_WAY)
+        gave_way = zip(places["task"].tolist(), places["time_s"].tolist(), strict=True)
     events = zip(*(column.tolist() for column in lost.values()), strict=True)
     return Schedule(
         placed["node"],
@@ -234,4 +244,5 @@ def read_schedule(archive: TableZip, generated: bool, tasks: int, stages: int) -
         placed["release_s"],
         tuple(events),
         made,
+        tuple(gave_way),
     )

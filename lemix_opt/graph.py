@@ -156,9 +156,11 @@ def _loop_pairs(instance: Instance, schedule: Schedule) -> list[tuple[int, int]]
     index = _index(schedule)
     phase = FORWARD if instance.release_mode == "async" else BACKWARD
     loop = np.flatnonzero(instance.workload.is_training).tolist()
+    gave_way = dict(schedule.gave_way)
     return [
         (ahead, row)
         for before, task in pairwise(loop)
+        if before not in gave_way
         for ahead in index.get((before, phase, 0), {}).values()
         for row in index.get((task, FORWARD, 0), {}).values()
     ]

@@ -27,7 +27,8 @@ class Defer(NamedTuple):
         Seconds, later than now; for ``until="time"``.
     keeps_place : bool, default True
         Whether the closed loop of training waits for this task. False lets the next training task
-        go ahead, as the published code does.
+        go ahead, as the published code does. The schedule says so then (`Schedule.gave_way`), and
+        lies outside the exact model.
     """
 
     until: str

@@ -9,7 +9,8 @@ import numpy as np
 from lemix_opt.checks import FloatArray, choice
 from lemix_opt.cost_model import CostModel, mixed_costs
 from lemix_opt.engine import simulate
-from lemix_opt.engine.follow import chain_of, follow
+from lemix_opt.engine.follow import follow
+from lemix_opt.engine.planned import chain_of
 from lemix_opt.errors import FieldError
 from lemix_opt.evaluation import Score, evaluate
 from lemix_opt.instance import Instance
@@ -57,11 +58,12 @@ def replay(
     """Execute a policy or a schedule under the actual costs of a trace.
 
     A schedule keeps its placement and the order in which every GPU starts its operations. A
-    training task follows the closed loop unless the schedule stores an earlier release for it,
-    which a policy may have granted; then the stored one stands. A forward whose memory is not free
-    when its turn comes, while nothing before it can free any, is an out-of-memory event: the task
-    is dropped, what it holds is freed, and the others go on. Tasks that the schedule has not done
-    run as far as it ran them and keep their state.
+    training task follows the closed loop unless the schedule stores an earlier release for it, as
+    recorded runs may; then the stored one stands. A deferred training task gives up its place in
+    the loop when it did so in the schedule, but not before its release nor after its start. A
+    forward whose memory is not free when its turn comes, while nothing before it can free any, is
+    an out-of-memory event: the task is dropped, what it holds is freed, and the others go on.
+    Tasks that the schedule has not done run as far as it ran them and keep their state.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import Any
 from lemix_opt.checks import choice
 from lemix_opt.schedule import Schedule
 
-STATUSES = ("optimal", "feasible", "infeasible", "unknown")
+STATUSES = ("optimal", "feasible", "infeasible", "unknown", "incomplete", "invalid")
 Value = float | tuple[float, ...]
 
 
@@ -40,9 +40,11 @@ class Result:
 
     Parameters
     ----------
-    status : {"optimal", "feasible", "infeasible", "unknown"}
+    status : {"optimal", "feasible", "infeasible", "unknown", "incomplete", "invalid"}
         ``optimal`` means that objective and bound agree within
-        `lemix_opt.resolution.PROOF_TOLERANCE`.
+        `lemix_opt.resolution.PROOF_TOLERANCE`; ``feasible`` that `validate` accepts the schedule.
+        Policies, whose schedules are reported as they are, also return ``incomplete`` if a task is
+        not done and ``invalid`` if a rule is broken; the explanation names the first cause.
     schedule : Schedule, optional
         Best schedule found.
     objective : float or tuple of float, optional
@@ -55,7 +57,7 @@ class Result:
     trajectory : tuple of (seconds, upper, lower)
         Improvements over the run; None stands for unknown.
     runtime_s : float
-        Wall seconds, model building included.
+        Wall seconds, model building included; of a policy those of its simulation.
     solver : str
         Name in the registry.
     seed : int
@@ -133,6 +135,7 @@ class Result:
                 "end_state": self.schedule.end_state.tolist(),
                 "release_s": self.schedule.release_s.tolist(),
                 "out_of_memory": [list(e) for e in self.schedule.out_of_memory],
+                "gave_way": [list(pair) for pair in self.schedule.gave_way],
                 "operations": {
                     name: getattr(operations, name).tolist()
                     for name in operations.__dataclass_fields__

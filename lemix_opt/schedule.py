@@ -102,6 +102,16 @@ class Operations:
     __hash__ = None  # type: ignore[assignment]
 
 
+def _places(given: Any, tasks: int) -> tuple[tuple[int, float], ...]:
+    """Return checked pairs of task and seconds."""
+    pairs = [tuple(pair) for pair in given]
+    if any(len(pair) != 2 for pair in pairs):
+        raise FieldError(f"{pairs!r:.60}", where="gave_way", expected="pairs of a task and seconds")
+    who = integers("gave_way.task", [pair[0] for pair in pairs], minimum=0, maximum=tasks - 1)
+    when = floats("gave_way.time_s", [pair[1] for pair in pairs], minimum=0)
+    return tuple(zip(who.tolist(), when.tolist(), strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """Placement and times of all tasks.
@@ -122,6 +132,9 @@ class Schedule:
     generated : Generated, optional
         Tokens of the requests and iterations of the running batches, where requests generate;
         they have no operations then.
+    gave_way : tuple of (task, time_s), default ()
+        Training tasks that, while they were deferred, let the next one of the closed loop go ahead
+        (`Defer.keeps_place`), and when. The next one's release follows that moment then.
     """
 
     node: IntArray
@@ -130,6 +143,7 @@ class Schedule:
     release_s: FloatArray
     out_of_memory: tuple[tuple[int, int, int, float], ...] = ()
     generated: Generated | None = None
+    gave_way: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         node = integers("node", self.node, minimum=-1)
@@ -150,6 +164,7 @@ class Schedule:
                 expected=f"ids below {node.shape[0]}",
             )
         object.__setattr__(self, "operations", self.operations.sorted())
+        object.__setattr__(self, "gave_way", _places(self.gave_way, node.shape[0]))
         if self.generated is not None and self.generated.tokens.shape != shape:
             raise FieldError(
                 f"shape {self.generated.tokens.shape}",

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from lemix_opt.end_reasons import end_reasons
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import (
     BACKWARD,
@@ -22,6 +23,7 @@ from lemix_opt.schedule import (
     Schedule,
 )
 from lemix_opt.token_validation import check_tokens
+from lemix_opt.validation_events import memory_event_faults, place_faults
 from lemix_opt.validation_offload import move_faults, move_keys
 from lemix_opt.validation_published import thread_faults, threshold_faults
 from lemix_opt.violation import TOLERANCE_BYTES, TOLERANCE_S, Violation
@@ -36,7 +38,9 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     Rules beyond the exact model (`Instance.beyond_exact_model` names them) are checked as they
     are: under shared GPUs one operation per lane and the work every operation does, under the
     published threshold the use at every start and the whole GPU as limit. How long an operation
-    waits is not checked, here as under all rules.
+    waits is not checked, here as under all rules. So is what a policy declares: behind a deferred
+    training task that gave up its place in the closed loop (`Schedule.gave_way`), the next one is
+    released at that moment.
 
     Parameters
     ----------
@@ -68,6 +72,7 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
         check.found += thread_faults(instance, schedule, check.whole(check.span | check.sync))
     check.chains()
     check.releases()
+    check.found += place_faults(instance, schedule)
     check.memory()
     if instance.pipeline == "1f1b":
         check.warm_up()
@@ -103,10 +108,12 @@ def _structure(instance: Instance, schedule: Schedule) -> list[Violation]:
         if node != schedule.node[task]:
             text = f"task {task} runs stage {stage} on node {node}, not on {schedule.node[task]}"
             found.append(Violation("one_node", text, task, stage, node, float(rows.start_s[r])))
+    why = {reason.task: reason.text for reason in end_reasons(instance, schedule)}
     for task in range(instance.tasks):
         node = int(schedule.node[task])
         if schedule.end_state[task] != 0:
-            found.append(Violation("not_done", f"task {task} is not done", task, node=node))
+            text = f"task {task} is not done: it {why[task]}"
+            found.append(Violation("not_done", text, task, node=node))
             continue
         if not 0 <= node < instance.cluster.nodes:
             text = f"task {task} is on node {node} of {instance.cluster.nodes}"
@@ -122,6 +129,7 @@ def _structure(instance: Instance, schedule: Schedule) -> list[Violation]:
         for phase, stage, part in sorted(set(counts[task]) - set(wanted) - moves):
             text = f"task {task} has a {PHASES[phase]} on stage {stage} that does not belong to it"
             found.append(Violation("operations", text + _of(part), task, stage, node))
+    found += memory_event_faults(instance, schedule)
     return sorted(found, key=lambda v: (v.task, v.stage, v.rule))
 
 
@@ -216,13 +224,15 @@ class _Check:
         own = self.instance.workload.release_s
         training = self.instance.workload.is_training
         mode = self.instance.release_mode
+        given_up = dict(self.schedule.gave_way)
         previous = None
         for task in range(self.instance.tasks):
             due = float(own[task])
             if training[task] and mode != "open":
                 if previous is not None:
                     event = FORWARD if mode == "async" else BACKWARD
-                    due = max(due, self.last_end_s(previous, event, 0))
+                    let_go = self.last_end_s(previous, event, 0)
+                    due = max(due, min(let_go, given_up.get(previous, let_go)))
                 previous = task
             if training[task] or self.made is None:
                 start = min(self.span[task, FORWARD, 0, m][0] for m in range(self.parts[task]))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from lemix_opt.beyond import beyond_exact_model, require_loop_order
 from lemix_opt.checks import floats, whole
+from lemix_opt.end_reasons import end_reasons, reasons_text
 from lemix_opt.engine import simulate
-from lemix_opt.errors import InfeasibleError, LemixError, unknown
+from lemix_opt.errors import InfeasibleError, unknown
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
+from lemix_opt.resolution import Resolution
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from lemix_opt.validation import validate
 from solvers.checked import checked
+from solvers.incumbent import levels_of
 from solvers.normal_form import NormalForm
 from solvers.registry import POLICIES, SOLVERS
 
@@ -110,6 +113,8 @@ def solve(
         violations = validate(instance, initial)
         if violations:
             raise InfeasibleError(str(violations[0].message), where="initial")
+        if solver in SOLVERS:
+            require_loop_order(initial, "initial")
     if solver in SOLVERS:
         built: Any = SOLVERS.create(
             solver, workers=whole("workers", workers, minimum=1), **solver_parameters
@@ -146,26 +151,26 @@ def _simulated(
 ) -> Result:
     begin = time.perf_counter()
     schedule = simulate(instance, POLICIES.create(name, **parameters), seed=seed)
+    runtime = time.perf_counter() - begin
     value = objective_value(instance, schedule, objective)
-    explanation = ""
+    notes = []
     if initial is not None:
         start_value = objective_value(instance, initial, objective)
-        if _less(start_value, value):
-            schedule, value, explanation = initial, start_value, "the initial schedule is better"
-    violations = validate(instance, schedule)
-    if instance.beyond_exact_model:
-        rules = ", ".join(
-            f"{name} {getattr(instance, name)!r}" for name in instance.beyond_exact_model
-        )
-        explanation = f"outside the exact model: {rules}"
-    if violations:
-        explanation = f"outside the exact model: {violations[0].message}"
+        resolution = Resolution.of(instance, objective)
+        if resolution.better(levels_of(start_value), levels_of(value)):
+            schedule, value = initial, start_value
+            notes.append("the initial schedule is better")
+    broken = [v for v in validate(instance, schedule) if v.rule != "not_done"]
+    status = "feasible" if schedule.complete else "incomplete"
+    if broken:
+        status = "invalid"
+        notes.append(f"breaks the rule {broken[0].rule}: {broken[0].message}")
+    notes.append(reasons_text(end_reasons(instance, schedule)))
+    notes.append(beyond_exact_model(instance, schedule))
     if on_solution is not None:
         on_solution(schedule, value)
-    runtime = time.perf_counter() - begin
-    known = _finite(value)
     return Result(
-        status="feasible" if known and not violations else "unknown",
+        status=status,
         schedule=schedule,
         objective=value,
         lower_bound=None,
@@ -175,17 +180,5 @@ def _simulated(
         solver=name,
         seed=seed,
         parameters=parameters,
-        explanation=explanation,
+        explanation="; ".join(filter(None, notes)),
     )
-
-
-def _finite(value: Value) -> bool:
-    return all(map(math.isfinite, value)) if isinstance(value, tuple) else math.isfinite(value)
-
-
-def _less(left: Value, right: Value) -> bool:
-    if isinstance(left, tuple) and isinstance(right, tuple):
-        return left < right
-    if isinstance(left, float) and isinstance(right, float):
-        return left < right
-    raise LemixError("objective values of different forms cannot be compared")

@@ -74,6 +74,7 @@ class _Run:
         self.nodes = [Node(instance, n, a[4], a[5]) for n, a in enumerate(self.actual)]
         self.rows: list[tuple[int, int, int, int, int, float, float]] = []
         self.out_of_memory: list[tuple[int, int, int, float]] = []
+        self.gave_way: list[tuple[int, float]] = []
         self.heap: list[tuple[float, int, Item, Item, int, int]] = []
         self.serial = 0
         self.waiting: list[int] = []
@@ -147,6 +148,7 @@ class _Run:
             np.array(self.end_state, dtype=np.int64),
             np.array(self.release, dtype=np.float64),
             tuple(self.out_of_memory),
+            gave_way=tuple(sorted(self.gave_way)),
         )
 
     def _decide(self, now_s: float, task: int) -> None:
@@ -175,6 +177,8 @@ class _Run:
             )
         self.end_state[task] = DEFERRED
         if not answer.keeps_place:
+            if task in self.successor:
+                self.gave_way.append((task, now_s))
             self._release_after(task, now_s)
         if answer.until == "next_inference_done":
             self.waiting.append(task)

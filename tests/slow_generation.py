@@ -470,6 +470,7 @@ class Generating(_Run):
             ran.release_s[:t],
             ran.out_of_memory,
             generated,
+            ran.gave_way,
         )
 
 

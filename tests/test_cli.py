@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_end_reasons import requests
+from test_front import turning_away
 from test_validation import valid
 
 from instances import write
@@ -41,6 +43,24 @@ def test_solve_proves_an_optimum_and_a_policy_is_no_better(tmp_path: Path, file:
     assert best["status"] == "optimal"
     assert found["lower_bound"] is None
     assert best["objective"] <= found["objective"] + 1e-9
+
+
+def test_solve_exits_by_what_the_schedule_of_a_policy_is(tmp_path: Path) -> None:
+    write(turning_away(), tmp_path / "away.json")
+    declared = lemix("solve", "away.json", "--solver", "lemix-reference", cwd=tmp_path)
+    assert declared.returncode == 0, declared.stdout
+    assert "give up their place in the closed loop" in declared.stdout
+    simulated = lemix("simulate", "away.json", "--policy", "lemix-reference", cwd=tmp_path)
+    assert simulated.returncode == 0, simulated.stdout
+    write(requests([900, 100], [10, 10]), tmp_path / "long.json")
+    undone = lemix("solve", "long.json", "--solver", "jsq", "--json", cwd=tmp_path)
+    assert undone.returncode == 1
+    assert json.loads(undone.stdout)["status"] == "incomplete"
+    said = lemix("simulate", "long.json", "--policy", "jsq", "--out", "s.json", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "task 0 needs 909 tokens of KV memory, 800 fit" in said.stdout
+    checked = lemix("validate", "long.json", "s.json", cwd=tmp_path)
+    assert "not_done: task 0 is not done: it needs 909 tokens" in checked.stdout
 
 
 def test_simulate_prints_a_score(tmp_path: Path, file: str) -> None:

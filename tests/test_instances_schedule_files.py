@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import generating
 from strategies import instances as some
+from test_kernel import Whimsical
 from test_validation import valid
+from test_validation_events import given_way
 
 from instances.schedule_files import read_schedule, write_schedule
 from lemix_opt import Instance, LemixError, simulate
 from solvers.registry import POLICIES
 
 
-@given(some(max_tasks=5) | generating(max_tasks=5))
+@given(some(max_tasks=5) | generating(max_tasks=5), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
-def test_schedules_come_back_equal(instance: Instance) -> None:
-    schedule = simulate(instance, POLICIES.create("mix-rr"))
+def test_schedules_come_back_equal(instance: Instance, seed: int) -> None:
+    schedule = simulate(instance, Whimsical(seed))
     with tempfile.TemporaryDirectory() as folder:
         write_schedule(schedule, Path(folder) / "s.json")
         assert read_schedule(Path(folder) / "s.json") == schedule
@@ -35,6 +38,10 @@ def test_schedules_come_back_equal(instance: Instance) -> None:
         ({"format": "lemix-opt instance"}, "expected 'lemix-opt schedule', version 1"),
         ({"release_s": 3}, "release_s: no list"),
         ({"out_of_memory": [[1]]}, "out_of_memory"),
+        ({"gave_way": 3}, "gave_way: 3; expected a list of .task, seconds."),
+        ({"gave_way": [[0, 1.0, 2]]}, "gave_way"),
+        ({"gave_way": [[9, 1.0]]}, "gave_way"),
+        ({"gave_way": [[0, None]]}, "gave_way"),
     ],
 )
 def test_damage_is_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -45,3 +52,13 @@ def test_damage_is_named(change: dict[str, Any], said: str, tmp_path: Path) -> N
     with pytest.raises(LemixError, match=said) as caught:
         read_schedule(tmp_path / "bad.json")
     assert "bad.json" in str(caught.value)
+
+
+def test_files_without_the_later_fields_are_read(tmp_path: Path) -> None:
+    schedule = given_way()[1]
+    write_schedule(schedule, tmp_path / "s.json")
+    assert read_schedule(tmp_path / "s.json").gave_way == schedule.gave_way
+    plain = json.loads((tmp_path / "s.json").read_text())
+    del plain["gave_way"], plain["generated"]
+    (tmp_path / "old.json").write_text(json.dumps(plain))
+    assert read_schedule(tmp_path / "old.json").gave_way == ()

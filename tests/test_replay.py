@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import instances
 from test_engine import B, F, build, run, starts
+from test_kernel import Whimsical
 
 from lemix_opt import Costs, Instance, Objective, Schedule, Trace
 from lemix_opt.engine import simulate
@@ -207,6 +208,25 @@ def test_deferrals_that_give_up_their_place_replay_as_planned(
     schedule = replay(on(instance), plan, "planned").schedule
     assert schedule.operations == plan.operations
     assert schedule.release_s.tolist() == plan.release_s.tolist()
+
+
+@given(parted, seeds, seeds)
+@settings(max_examples=150, deadline=None)
+def test_places_given_up_are_kept_and_stay_valid_under_other_costs(
+    instance: Instance, seed: int, other: int
+) -> None:
+    plan = simulate(instance, Whimsical(seed))
+    assert replay(on(instance), plan, "planned").schedule == plan
+    actual = scaled(instance.costs, other)
+    for timing in ("order", "planned"):
+        try:
+            executed = replay(on(instance, actual), plan, timing).schedule
+        except LemixError:
+            # Orders of GPUs may wait for each other where operations have lost their length.
+            continue
+        assert {task for task, _ in executed.gave_way} <= {task for task, _ in plan.gave_way}
+        found = {v.rule for v in validate(instance.with_costs(actual), executed)}
+        assert found <= {"not_done"}
 
 
 def moved(schedule: Schedule, **change: Any) -> Schedule:

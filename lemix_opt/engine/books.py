@@ -90,6 +90,8 @@ class Books(NamedTuple):
     items to be dropped; `taken` is the operation that keeps a lane while it waits, and `slowed`
     marks GPUs whose two operations slow each other down. `overdue` marks GPUs where an item has
     waited as long as it may, `away` by task and stage activations in the host's memory.
+    `gave_way_s` is when a deferred training task let the next one of the closed loop go ahead
+    (NaN: it did not).
     """
 
     start_s: npt.NDArray[np.float64]
@@ -142,6 +144,7 @@ class Books(NamedTuple):
     slowed: npt.NDArray[np.uint8]
     overdue: npt.NDArray[np.uint8]
     away: npt.NDArray[np.uint8]
+    gave_way_s: npt.NDArray[np.float64]
 
 
 def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
@@ -209,6 +212,7 @@ BOOKS_T = types.NamedTuple(
             (_U1, 1),
             (_U1, 1),
             (_U1, 1),
+            (_F8, 1),
         )
     ),
     Books,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import pairwise
 from math import fsum, inf
@@ -11,6 +10,7 @@ from math import fsum, inf
 import numpy as np
 
 from lemix_opt.costs import Costs
+from lemix_opt.engine.planned import Op, chain_of
 from lemix_opt.errors import LemixError
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import (
@@ -27,12 +27,6 @@ NOISE_S = 1e-9
 """Seconds within which a moment counts as the planned one."""
 NOISE_BYTES = 1e-3
 """Bytes by which sums of gigabytes may be off."""
-
-
-def chain_of(training: bool, stages: int) -> list[tuple[int, int]]:
-    """Return phase and stage of an item's operations in the order in which they must run."""
-    down = [(FORWARD, s) for s in range(stages)]
-    return down + [(BACKWARD, s) for s in range(stages - 1, -1, -1)] * training
 
 
 def follow(instance: Instance, actual: Costs, plan: Schedule, planned: bool) -> Schedule:
@@ -57,26 +51,9 @@ def follow(instance: Instance, actual: Costs, plan: Schedule, planned: bool) -> 
     return _Run(instance, actual, plan, planned).finish()
 
 
-@dataclass(slots=True, eq=False)
-class _Op:
-    id: int
-    task: int
-    item: int  # a micro-batch of the task
-    phase: int
-    stage: int
-    gpu: int
-    plan_s: float
-    seconds: float
-    update_s: float
-    hop_s: float = 0.0
-    last: bool = False  # the task's last backward on its stage, followed by the update
-    free: bool = False  # takes no time and, as planned, no turn on its GPU
-    offered: bool = False
-    ended: bool = False
-
-
-# What falls on one moment: ends, planned drops, starts, and last the drops for lack of memory.
-_END, _PLANNED_DROP, _START, _LAST = range(4)
+# What falls on one moment: ends, planned drops, places given up, starts, and last the drops for
+# lack of memory.
+_END, _PLANNED_DROP, _GIVE_WAY, _START, _LAST = range(5)
 
 
 class _Run:
@@ -96,18 +73,20 @@ class _Run:
         self.before_loop = [len(self._items(i)) for i in range(tasks)]
         self.before_flush = list(self.before_loop)
         self.told = {(i, s): time_s for i, s, _, time_s in plan.out_of_memory}
+        self.gives_way = dict(plan.gave_way)
+        self.gave_way: list[tuple[int, float]] = []
         gpus = instance.cluster.nodes * self.stages
         kind = instance.cluster.node_class
         room = instance.capacity_bytes - costs.resident_bytes[kind]
         self.room = room.reshape(-1).tolist()
-        self.running: list[_Op | None] = [None] * gpus
+        self.running: list[Op | None] = [None] * gpus
         self.idle_from = [-inf] * gpus
         self.turn = [0] * gpus
         self.held: list[dict[int, float]] = [{} for _ in range(gpus)]
-        self.blocked: dict[int, tuple[float, _Op]] = {}
+        self.blocked: dict[int, tuple[float, Op]] = {}
         self.rows: list[tuple[int, int, int, int, int, float, float]] = []
         self.out_of_memory: list[tuple[int, int, int, float]] = []
-        self.heap: list[tuple[float, int, int, _Op | None]] = []
+        self.heap: list[tuple[float, int, int, Op | None]] = []
         self.now_s = 0.0
         self._lay_out()
         self._close_loop()
@@ -126,8 +105,8 @@ class _Run:
             for i, p, s, m, b, e in zip(*(c.tolist() for c in columns), strict=True)
         }
         kind = self.instance.cluster.node_class
-        self.chain: list[list[_Op]] = []
-        self.queue: list[list[_Op]] = [[] for _ in self.room]
+        self.chain: list[list[Op]] = []
+        self.queue: list[list[Op]] = [[] for _ in self.room]
         count = 0
         for i, node in enumerate(self.plan.node.tolist()):
             k, items = int(kind[node]), self._items(i)
@@ -139,7 +118,7 @@ class _Run:
                         break
                     begin, gpu = float(self.span[key][0]), node * stages + s
                     whole = (costs.forward_s if phase == FORWARD else costs.backward_s)[k, i, s]
-                    op = _Op(count, i, item, phase, s, gpu, begin, float(whole) / len(items), 0.0)
+                    op = Op(count, i, item, phase, s, gpu, begin, float(whole) / len(items), 0.0)
                     if phase == FORWARD and s < stages - 1:
                         op.hop_s = float(costs.hop_s[k, i, s])
                     elif phase == BACKWARD and s > 0:
@@ -166,7 +145,7 @@ class _Run:
             last = max(ops, key=lambda op: (op.plan_s, op.id))
             last.last, last.update_s = True, update_s
 
-    def _planned_end(self, op: _Op) -> float:
+    def _planned_end(self, op: Op) -> float:
         own = self.span[op.task, op.phase, op.stage, op.item % self.width]
         update = (op.task, UPDATE, op.stage, 0)
         return float((self.span.get(update, own) if op.last else own)[1])
@@ -183,6 +162,7 @@ class _Run:
             if planned_s == inf and self.plan.end_state[ahead] == DROPPED:
                 drops = [time_s for (i, _), time_s in self.told.items() if i == ahead]
                 planned_s = max(drops, default=inf)
+            planned_s = min(planned_s, self.gives_way.get(ahead, inf))
             stored = float(self.plan.release_s[task])
             if stored < max(self.own_release[task], planned_s) - NOISE_S:
                 self.own_release[task] = max(self.own_release[task], stored)
@@ -198,6 +178,14 @@ class _Run:
         for item in self._items(task):
             self.ready[item] = time_s
             self._offer(task, item)
+        if task in self.gives_way:
+            # A policy decided so at that moment, or would have when the task was released.
+            heappush(self.heap, (max(time_s, self.gives_way[task]), _GIVE_WAY, task, None))
+
+    def _give_way(self, task: int, time_s: float) -> None:
+        """Let the training task behind a deferred one go ahead."""
+        self.gave_way.append((task, time_s))
+        self._release_after(task, time_s)
 
     def _release_after(self, task: int, time_s: float) -> None:
         follower = self.successor.pop(task, None)
@@ -224,13 +212,13 @@ class _Run:
         chain = chain_of(self.training[task], self.stages)
         return chain[min(self.at[self._items(task)[0]], len(chain) - 1)][1]
 
-    def _head(self, gpu: int) -> _Op | None:
+    def _head(self, gpu: int) -> Op | None:
         queue = self.queue[gpu]
         while self.turn[gpu] < len(queue) and self.gone[queue[self.turn[gpu]].task]:
             self.turn[gpu] += 1
         return queue[self.turn[gpu]] if self.turn[gpu] < len(queue) else None
 
-    def _try(self, op: _Op | None) -> None:
+    def _try(self, op: Op | None) -> None:
         """Plan the start of an operation that is ready and whose turn it is."""
         if op is None or op.offered or self.at[op.item] >= len(self.chain[op.item]):
             return
@@ -251,8 +239,13 @@ class _Run:
                 _, op = self.blocked.pop(min(self.blocked, key=lambda g: (self.blocked[g][0], g)))
                 self._drop(op.task, op.stage, self.now_s)
                 continue
-            self.now_s, rank, number, todo = heappop(self.heap)
-            if todo is None:
+            time_s, rank, number, todo = heappop(self.heap)
+            if rank == _GIVE_WAY and number not in self.successor:
+                continue
+            self.now_s = time_s
+            if rank == _GIVE_WAY:
+                self._give_way(number, time_s)
+            elif todo is None:
                 self._planned_drop(number)
             elif rank == _END:
                 self._end(todo)
@@ -270,9 +263,10 @@ class _Run:
             np.array(self.end_state, dtype=np.int64),
             np.array(self.release, dtype=np.float64),
             tuple(self.out_of_memory),
+            gave_way=tuple(sorted(self.gave_way)),
         )
 
-    def _start(self, op: _Op, rank: int) -> None:
+    def _start(self, op: Op, rank: int) -> None:
         held = self.held[op.gpu]
         if op.phase == FORWARD:
             kind = self.instance.cluster.node_class[op.gpu // self.stages]
@@ -291,6 +285,9 @@ class _Run:
                 return
             held[op.item] = need
         begin = self._time(self.now_s, op.plan_s)
+        if op.task in self.gives_way and op.task in self.successor:
+            # It starts before it was to give way: whoever waits for it waits no longer than that.
+            self._give_way(op.task, begin)
         end, node = begin + op.seconds, op.gpu // self.stages
         self.ready[op.item] = None
         if not op.free:
@@ -307,7 +304,7 @@ class _Run:
             return True
         return any(op.free and op.stage == stage for op in self.chain[item][self.at[item] :])
 
-    def _end(self, op: _Op) -> None:
+    def _end(self, op: Op) -> None:
         task, end_s = op.task, self.now_s
         op.ended = True
         if self.gone[task]:
@@ -321,7 +318,7 @@ class _Run:
                 self.turn[op.gpu] += 1
             self._try(self._head(op.gpu))
 
-    def _advance(self, op: _Op) -> None:
+    def _advance(self, op: Op) -> None:
         """Make ready what waited for the end of an operation."""
         task, item, end_s = op.task, op.item, self.now_s
         self.at[item] += 1
@@ -343,7 +340,7 @@ class _Run:
         else:
             self._offer(task, item)
 
-    def _flushes(self, op: _Op) -> bool:
+    def _flushes(self, op: Op) -> bool:
         """Whether an operation is a forward that all backwards of its task wait for."""
         turns = op.phase == FORWARD and op.stage == self.stages - 1
         return turns and self.training[op.task] and self.instance.pipeline == "gpipe"
@@ -381,9 +378,9 @@ class _Run:
                     self._free(self._items(task), gpu)
                 self._try(self._head(gpu))
 
-    def _cycle(self, op: _Op) -> LemixError:
+    def _cycle(self, op: Op) -> LemixError:
         """Follow what waits for what until it repeats, or leads to what never runs."""
-        seen: list[_Op] = []
+        seen: list[Op] = []
         name = "nothing"
         while op not in seen:
             seen.append(op)
@@ -410,6 +407,6 @@ class _Run:
         text = ", which waits for ".join([*map(self._say, seen), name])
         return LemixError(f"the schedule cannot be executed: {text}", where="schedule")
 
-    def _say(self, op: _Op) -> str:
+    def _say(self, op: Op) -> str:
         node = op.gpu // self.stages
         return f"{PHASES[op.phase]} of task {op.task} on node {node} stage {op.stage}"

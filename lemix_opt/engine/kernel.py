@@ -77,6 +77,7 @@ from lemix_opt.engine.steps import (
     fits_alone,
     forget,
     free,
+    give_way,
     release_after,
     row_of,
     touch,
@@ -373,7 +374,7 @@ def run(
             if answer < 0:
                 books.end_state[task] = DEFERRED
                 if answer in (DEFER_INFERENCE_YIELD, DEFER_TIME_YIELD):
-                    size = release_after(view, books, times, keys, size, task, now)
+                    size = give_way(view, books, times, keys, size, task, now)
                 if answer in (DEFER_INFERENCE, DEFER_INFERENCE_YIELD):
                     waiting[waits] = task
                     waits += 1

@@ -240,6 +240,7 @@ class _Run:
         generated = None
         if self.instance.generation is not None:
             generated = generated_of(self.batches, self.books, self.table)
+        gave_way = np.flatnonzero(np.isfinite(books.gave_way_s))
         return Schedule(
             books.node[:tasks].astype(np.int64),
             operations_of(self.instance, books, self.rows),
@@ -247,6 +248,7 @@ class _Run:
             books.release_s,
             tuple(self.out_of_memory),
             generated,
+            tuple(zip(gave_way.tolist(), books.gave_way_s[gave_way].tolist(), strict=True)),
         )
 
 
@@ -329,6 +331,7 @@ def _books(instance: Instance, costs: Costs, rules: Rules, rows: npt.NDArray[np.
         slowed=np.zeros(gpus, dtype=np.uint8),
         overdue=np.zeros(gpus, dtype=np.uint8),
         away=np.zeros(tasks * cluster.stages * rules.offloads, dtype=np.uint8),
+        gave_way_s=np.full(tasks, nan),
     )
 
 

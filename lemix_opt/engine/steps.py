@@ -91,6 +91,16 @@ def release_after(
 
 
 @inlined
+def give_way(
+    view: View, books: Books, times: Any, keys: Any, size: int, task: int, now_s: float
+) -> int:
+    """Let the training task behind a deferred one go ahead in the closed loop, and note when."""
+    if books.successor[task] != NONE:
+        books.gave_way_s[task] = now_s
+    return release_after(view, books, times, keys, size, task, now_s)
+
+
+@inlined
 def touch(touched: Any, is_touched: Any, touches: int, node: int) -> int:
     """Note, in order, a node on which something may start now."""
     if is_touched[node]:
