@@ -34,7 +34,7 @@ from .drawn import Drawn, draw, instance_of, objective_of
 
 SOLVERS = ("cpsat", "milp", "portfolio")
 TIME_LIMIT_S = 20.0
-MOST_NONZEROS = 150_000
+MOST_NONZEROS = 25_000
 """Largest program that `milp` gets; larger ones are not solved soon."""
 EVERY = 500
 
@@ -72,7 +72,7 @@ def faults(drawn: Drawn, optimum: tuple[Fraction, ...], result: Result) -> Itera
     truth, near = list(map(float, optimum)), tolerances_s(drawn, optimum)
     if result.status == "infeasible":
         yield "infeasible, though there is a schedule"
-    limited = result.runtime_s > 0.8 * TIME_LIMIT_S
+    limited = "limit" in result.explanation or result.runtime_s > 0.8 * TIME_LIMIT_S
     whole = drawn.on_grid and drawn.origin_on_grid
     if result.status == "unknown" and not limited:
         yield f"unknown: {result.explanation}"
