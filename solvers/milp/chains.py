@@ -10,7 +10,7 @@ import numpy as np
 from lemix_opt.checks import BoolArray, IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD
-from solvers.exact.data import TickData
+from solvers.milp.rounding import Rounded
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Chains:
         return [first + k for k in longer] + [end - 1]
 
 
-def chains(instance: Instance, data: TickData) -> Chains:
+def chains(instance: Instance, data: Rounded) -> Chains:
     """List the operations of an instance in ticks."""
     nodes, stages = instance.cluster.nodes, instance.cluster.stages
     mode = instance.release_mode
@@ -97,7 +97,7 @@ def chains(instance: Instance, data: TickData) -> Chains:
     )
 
 
-def open_nodes(instance: Instance, data: TickData) -> BoolArray:
+def open_nodes(instance: Instance, data: Rounded) -> BoolArray:
     """Whether a task may run on a node, shape (T, N).
 
     Of nodes that are alike, the k-th is closed to the first k tasks: nodes can always be renamed
@@ -133,7 +133,7 @@ class Heads:
     done: IntArray
 
 
-def heads(chain: Chains, data: TickData, may: BoolArray) -> Heads:
+def heads(chain: Chains, data: Rounded, may: BoolArray) -> Heads:
     """Run every chain from its release on, as if it were alone; every task needs an open node."""
     early = np.zeros_like(chain.length)
     done = np.zeros(len(chain.spans), dtype=np.int64)

@@ -10,9 +10,9 @@ import numpy as np
 from lemix_opt.checks import IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import FORWARD
-from solvers.exact.data import TickData
 from solvers.milp.chains import Chains, Windows
 from solvers.milp.program import NEVER, NOTHING, Program, Step
+from solvers.milp.rounding import Rounded
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def starts(program: Program, chain: Chains, window: Windows) -> Starts:
 def state_rules(
     program: Program,
     instance: Instance,
-    data: TickData,
+    data: Rounded,
     chain: Chains,
     window: Windows,
     start: Starts,
@@ -125,27 +125,21 @@ def _gpu(program: Program, chain: Chains, steps: tuple[Step, ...], n: int, s: in
 
 
 def _memory(
-    program: Program, data: TickData, chain: Chains, steps: tuple[Step, ...], n: int, s: int
+    program: Program, data: Rounded, chain: Chains, steps: tuple[Step, ...], n: int, s: int
 ) -> None:
-    forwards = np.flatnonzero((chain.stage == s) & (chain.phase == FORWARD))
-    held = data.held[n, chain.task[forwards], s]
-    here = [
-        (int(o), int(h))
-        for o, h in zip(forwards, held, strict=True)
-        if h and steps[o].after != NOTHING
-    ]
-    room = int(data.room[n, s])
-    if sum(h for _, h in here) <= room:
-        return
-    # Small coefficients keep rounding errors of HiGHS below one unit.
-    unit = int(np.gcd.reduce([h for _, h in here]))
-    ticks = _moments([steps[o] for o, _ in here])
-    terms: list[tuple[float, IntArray]] = []
-    for o, h in here:
-        last = chain.holds_until(int(chain.task[o]), s)
-        begun, ended = _between(steps[o], steps[last], int(chain.length[n, last]), ticks)
-        terms += [(float(h // unit), begun), (-float(h // unit), ended)]
-    program.rows(-inf, float(room // unit), *terms)
+    forwards = np.flatnonzero((chain.stage == s) & (chain.phase == FORWARD)).tolist()
+    for row in data.memory[n][s]:
+        weight = {o: row.weights[chain.task[o]] for o in forwards if steps[o].after != NOTHING}
+        here = [o for o, each in weight.items() if each]
+        if sum(weight.values()) <= row.limit:
+            continue
+        ticks = _moments([steps[o] for o in here])
+        terms: list[tuple[float, IntArray]] = []
+        for o in here:
+            last = chain.holds_until(int(chain.task[o]), s)
+            begun, ended = _between(steps[o], steps[last], int(chain.length[n, last]), ticks)
+            terms += [(float(weight[o]), begun), (-float(weight[o]), ended)]
+        program.rows(-inf, float(row.limit), *terms)
 
 
 def _releases(program: Program, chain: Chains, window: Windows, start: Starts) -> None:

@@ -13,8 +13,8 @@ from lemix_opt.checks import BoolArray, IntArray
 from lemix_opt.instance import Instance
 from lemix_opt.result import Value
 from lemix_opt.schedule import FORWARD
-from solvers.exact.data import TickData
 from solvers.milp.chains import Chains
+from solvers.milp.rounding import Rounded
 
 SWAPS_PER_TASK = 20
 MOST_PLACED = 10_000
@@ -93,7 +93,7 @@ def search(
 
 
 def list_schedule(
-    instance: Instance, data: TickData, chain: Chains, may: BoolArray, order: IntArray
+    instance: Instance, data: Rounded, chain: Chains, may: BoolArray, order: IntArray
 ) -> tuple[IntArray, IntArray]:
     """Insert the tasks in an order, each on the node where it ends first.
 
@@ -131,7 +131,7 @@ def list_schedule(
 
 
 def _insert(
-    instance: Instance, data: TickData, chain: Chains, gpus: list[_Gpu], i: int, n: int, ready: int
+    instance: Instance, data: Rounded, chain: Chains, gpus: list[_Gpu], i: int, n: int, ready: int
 ) -> tuple[int, list[int]]:
     """Last end and starts of a task on a node, in the gaps that are left."""
     starts, last = [], 0
@@ -150,7 +150,7 @@ def _insert(
     return last, starts
 
 
-def _take(data: TickData, chain: Chains, gpus: list[_Gpu], i: int, n: int, start: IntArray) -> None:
+def _take(data: Rounded, chain: Chains, gpus: list[_Gpu], i: int, n: int, start: IntArray) -> None:
     for o in range(*chain.spans[i]):
         gpu, s = gpus[int(chain.stage[o])], int(chain.stage[o])
         begin, end = int(start[o]), int(start[o] + chain.length[n, o])

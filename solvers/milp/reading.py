@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from lemix_opt.checks import IntArray
-from lemix_opt.grid import to_seconds
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, DONE, UPDATE, Operations, Schedule
 from solvers.milp.chains import Chains
+from solvers.milp.rounding import to_seconds
 
 
 def schedule_of(instance: Instance, chain: Chains, node: IntArray, start: IntArray) -> Schedule:

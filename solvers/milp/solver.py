@@ -17,13 +17,13 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from lemix_opt.validation import validate
-from solvers.exact.data import TickData, tick_data
 from solvers.incumbent import Incumbent, OnSolution
 from solvers.milp.chains import Chains, chains, heads, open_nodes, windows
 from solvers.milp.constraints import starts, state_rules
 from solvers.milp.list_schedule import list_schedule, search
 from solvers.milp.program import Program
 from solvers.milp.reading import schedule_of
+from solvers.milp.rounding import Rounded, rounded
 from solvers.milp.terms import Frame, Level, endings, state_level
 from solvers.milp.weights import loads, weights
 
@@ -88,12 +88,12 @@ class Milp:
             If the rules lie outside the exact model or the program is larger than `max_nonzeros`.
         """
         run = _Run(self, instance, objective, time_limit_s, deterministic_limit, seed)
-        data = tick_data(instance, bound=False)
+        data = rounded(instance, bound=False)
         if initial is not None:
             run.best.offer(initial)
         bounds = run.descend(data, bound=False, share=1.0 if data.exact else 0.5)
         if not data.exact:
-            bounds = run.descend(tick_data(instance, bound=True), bound=True, share=1.0)
+            bounds = run.descend(rounded(instance, bound=True), bound=True, share=1.0)
         best = run.best
         if on_solution is not None and best.schedule is not None and best.value is not None:
             on_solution(best.schedule, best.value)
@@ -156,9 +156,9 @@ class _Run:
             self.impossible = exact or bound
             self.note = "no schedule exists"
             if not self.impossible:
-                self.note = "rounding to ticks and MiB leaves no schedule; use a shorter tick"
+                self.note = "no schedule is left where memory must be rounded; use 'cpsat'"
 
-    def descend(self, data: TickData, *, bound: bool, share: float) -> list[float | None]:
+    def descend(self, data: Rounded, *, bound: bool, share: float) -> list[float | None]:
         """Solve level after level; return the proven bounds in seconds, None where unknown."""
         best, order = self.best, self.objective.levels
         found: list[float | None] = [None] * len(order)
@@ -168,7 +168,7 @@ class _Run:
             return found
         if not bound:
             self._first_schedules(data, chain, may, best.begin + 0.1 * self.time_limit_s)
-        prices = [weights(self.instance, self.objective, names, bound=bound) for names in order]
+        prices = [weights(self.instance, self.objective, names) for names in order]
         # Off the grid seconds and ticks of lower levels cannot be compared.
         known = best.values if data.exact or bound or len(order) == 1 else ()
         head = heads(chain, data, may)
@@ -218,7 +218,7 @@ class _Run:
             self.schedule_proven = self.schedule_proven or not bound
         return found
 
-    def _first_schedules(self, data: TickData, chain: Chains, may: BoolArray, until: float) -> None:
+    def _first_schedules(self, data: Rounded, chain: Chains, may: BoolArray, until: float) -> None:
         def worth(order: IntArray) -> Value:
             node, start = list_schedule(self.instance, data, chain, may, order)
             schedule = schedule_of(self.instance, chain, node, start)

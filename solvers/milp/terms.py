@@ -10,10 +10,10 @@ import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.instance import Instance
-from solvers.exact.data import TickData
 from solvers.milp.chains import Chains, Windows
 from solvers.milp.constraints import Starts
 from solvers.milp.program import NOTHING, Program, Step
+from solvers.milp.rounding import Rounded
 from solvers.milp.units import common_unit
 from solvers.milp.weights import Loads, Weights, last_end
 
@@ -60,7 +60,7 @@ class Frame:
 
     program: Program
     instance: Instance
-    data: TickData
+    data: Rounded
     chain: Chains
     window: Windows
     start: Starts

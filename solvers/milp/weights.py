@@ -8,9 +8,9 @@ from math import inf
 import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray
-from lemix_opt.grid import ticks_down, ticks_up
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
+from solvers.milp.rounding import due_ticks, ticks
 
 
 def last_end(done: IntArray) -> int:
@@ -113,17 +113,21 @@ class Loads:
 
 def loads(instance: Instance, last_release: int, *, bound: bool) -> Loads:
     """Count the work; a bound rounds it up, so that idle is never overrated."""
-    costs, tick = instance.costs, instance.tick_s
-    ticks = ticks_up if bound else ticks_down
-    training = ticks(costs.backward_s, tick).sum(2) + ticks(costs.closing_s, tick).sum(1)[:, None]
-    busy = ticks(costs.forward_s, tick).sum(2) + training * instance.workload.is_training
+    costs, tick, training = instance.costs, instance.tick_s, instance.workload.is_training
+    forward, backward, closing = (
+        ticks(times, tick, up=bound)
+        for times in (
+            costs.forward_s,
+            costs.backward_s * training[:, None],
+            costs.closing_s,
+        )
+    )
+    busy = forward.sum(2) + backward.sum(2) + closing.sum(1)[:, None] * training
     return Loads(instance.cluster.stages, busy[instance.cluster.node_class].T, last_release)
 
 
-def weights(
-    instance: Instance, objective: Objective, names: tuple[str, ...], *, bound: bool
-) -> Weights:
-    """Collect the prices of one level; `bound` rounds due times up instead of down."""
+def weights(instance: Instance, objective: Objective, names: tuple[str, ...]) -> Weights:
+    """Collect the prices of one level."""
     work, tick = instance.workload, instance.tick_s
     charged = {
         name: objective.weights[name] if name in names else 0.0 for name in objective.weights
@@ -131,12 +135,10 @@ def weights(
     price = np.where(work.is_inference, charged["inference_response"], charged["training_response"])
     per_second = price * work.weight
     limited = work.is_inference & np.isfinite(work.slo_s)
-    ticks = ticks_up if bound else ticks_down
-    due = ticks(np.where(limited, work.release_s + np.where(limited, work.slo_s, 0.0), 0.0), tick)
     return Weights(
         per_second * tick,
         np.where(limited, charged["late"] * work.weight, 0.0),
-        due,
+        due_ticks(instance),
         charged["makespan"] * tick,
         charged["node_time"] * tick,
         charged["idle"] * tick,
