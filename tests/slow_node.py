@@ -91,6 +91,8 @@ class Node:
         self.forward_s = instance.costs.forward_s[kind].tolist()
         self.backward_s = instance.costs.backward_s[kind].tolist()
         self.hop_s = instance.costs.hop_s[kind].tolist()
+        self.release_s = instance.workload.release_s.tolist()
+        self.one_by_one = instance.pipeline == "1f1b" and instance.micro_batches > 1
         capacity = instance.capacity_bytes[index].tolist()
         self.gpus = [Gpu(c, r) for c, r in zip(capacity, resident, strict=True)]
         # Where every item stands: phase, stage, and when that operation starts (None: waiting).
@@ -137,14 +139,31 @@ class Node:
                 first = (backward[0], 0, backward[1]) < (forward[0], 1, forward[1])
             elif self.order == "task_id":
                 first = backward[1] <= forward[1]
+            if self.order == "reserve" and self.one_by_one and stage == 0:
+                # The first stage feeds the pipeline.
+                same = forward[1][0] == backward[1][0]
+                first = not (same and forward[0] < backward[0])
             if first:
                 return BACKWARD, backward[1]
         item = forward[1]
         if self.order == "reserve" and gpu.owed and not waived:
             end = now_s + self.forward_s[item[0]][stage] / self.parts[item[0]]
-            if end > min(self._owed_at(other, stage, now_s) for other in gpu.owed) + SLACK_S:
+            ready = min(self._owed_at(other, stage, now_s) for other in gpu.owed)
+            if end > ready + SLACK_S and self._is_held(item[0], stage, ready):
                 return None
         return FORWARD, item
+
+    def _is_held(self, task: int, stage: int, ready_s: float) -> bool:
+        """Whether a forward is kept waiting for a backward that is ready at `ready_s`."""
+        if not self.one_by_one:
+            return True
+        request = task < len(self.release_s) and not self.training[task]
+        if not request or max(self.parts) > self.stages - stage:
+            return False
+        due_s = self.release_s[task]
+        for s in range(stage):
+            due_s += self.forward_s[task][s] + self.hop_s[task][s]
+        return ready_s <= due_s + 2 * self.forward_s[task][stage] + SLACK_S
 
     def _may_start(self, stage: int, task: int) -> bool:
         gpu = self.gpus[stage]

@@ -17,7 +17,7 @@ from lemix_opt.engine.books import (
 from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.parts import may_follow, task_of
 from lemix_opt.engine.plain import generation_of, offloads_of, parts_of, timed_of
-from lemix_opt.engine.reserve import fits_before_backwards
+from lemix_opt.engine.reserve import feeds_first, fits_before_backwards
 from lemix_opt.engine.view import View
 from lemix_opt.engine.waits import SLACK_BYTES, may_go, memory_allows
 from lemix_opt.schedule import BACKWARD, FORWARD
@@ -147,7 +147,8 @@ def pick(
     """
     backward = next_backward(view, truth, books, rules, node, stage, now_s)
     if backward != NONE and rules.order in (ORDER_RESERVE, ORDER_BACKWARD_FIRST):
-        return 2 * backward + BACKWARD
+        if rules.order == ORDER_BACKWARD_FIRST or not feeds_first(rules, stage):
+            return 2 * backward + BACKWARD
     forward = given
     if given == SEARCH:
         forward = next_forward(view, truth, books, rules, node, stage, now_s)
@@ -158,6 +159,8 @@ def pick(
             first = backward <= forward
         else:
             first = books.ready_s[backward] <= books.ready_s[forward]
+        if rules.order == ORDER_RESERVE:
+            first = first or task_of(rules, backward) != task_of(rules, forward)
         if first:
             return 2 * backward + BACKWARD
     if (

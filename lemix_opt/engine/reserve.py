@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf, isnan
 
-from lemix_opt.engine.books import GPIPE, ORDER_RESERVE, Books, Rules
+from lemix_opt.engine.books import GPIPE, ONE_F_ONE_B, ORDER_RESERVE, Books, Rules
 from lemix_opt.engine.jit import index, inlined
 from lemix_opt.engine.parts import runs_on, task_of
 from lemix_opt.engine.plain import parts_of
@@ -12,6 +12,40 @@ from lemix_opt.engine.view import View
 
 SLACK_S = 1e-9
 """Seconds by which a forward may overlap a reservation because of floating-point noise."""
+
+LATEST = 2.0
+"""Forwards on a stage by which a request may be late there and still be held back under 1F1B."""
+
+
+@inlined
+def feeds_first(rules: Rules, stage: int) -> bool:
+    """Whether a task's forward goes ahead of its backward here if it was ready first.
+
+    It does under 1F1B on the first stage: no other stage waits for a backward there, and all of
+    them wait for the forward.
+    """
+    return stage == 0 and parts_of(rules) > 1 and rules.pipeline == ONE_F_ONE_B
+
+
+@inlined
+def held_until_s(view: View, rules: Rules, task: int, node: int, stage: int) -> float:
+    """Return the last moment until which a forward is kept waiting for a backward that is owed.
+
+    Without end but under 1F1B, where a GPU that waits may drain the pipeline. Forwards of training
+    are not held back there, nor is any where 1F1B limits the task in flight: another micro-batch
+    makes up for a delayed one. A request is, while it is late by `LATEST` forwards at most.
+    """
+    if parts_of(rules) == 1 or rules.pipeline != ONE_F_ONE_B:
+        return inf
+    limited = parts_of(rules) > rules.stages - stage
+    # The forward of an iteration, which is formed again and again, is due at no time.
+    if limited or task >= rules.tasks or view.training[task]:
+        return -inf
+    kind = view.node_class[node]
+    due_s = view.release_s[task]
+    for s in range(stage):
+        due_s += view.forward_s[kind, task, s] + view.hop_s[kind, task, s]
+    return float(due_s + LATEST * view.forward_s[kind, task, stage])
 
 
 @inlined
@@ -88,16 +122,22 @@ def owed_at_s(
 def fits_before_backwards(
     view: View, books: Books, rules: Rules, item: int, node: int, stage: int, now_s: float
 ) -> bool:
-    """Whether a forward ends before the next backward owed on its GPU becomes ready."""
+    """Whether a forward ends before the next backward owed on its GPU becomes ready.
+
+    One that has been held back for long enough need not.
+    """
     gpu = index(node * rules.stages + stage)
     if books.owes[gpu] == 0:
         return True
     task = index(task_of(rules, item))
+    until_s = held_until_s(view, rules, task, node, stage)
+    if until_s + SLACK_S < now_s:
+        return True
     share = parts_of(rules) if view.training[task] else 1
     end_s = now_s + view.forward_s[view.node_class[node], task, stage] / share
     for k in range(books.owes[gpu]):
         ready_s = owed_at_s(view, books, rules, books.owed[gpu, k], node, stage, now_s)
-        if end_s > ready_s + SLACK_S:
+        if end_s > ready_s + SLACK_S and ready_s <= until_s + SLACK_S:
             return False
     return True
 
