@@ -39,9 +39,9 @@ class Costs:
         part of its operation. It blocks the node that trained and no other. LeMix has no such
         step; its replicas are independent.
     iteration : IterationCosts, optional
-        What iterations of token generation take. Where requests generate tokens, their own
-        entries above are beliefs of policies only: seconds of the prefill alone, and the most
-        bytes of their KV cache.
+        What iterations of token generation take. Where requests generate tokens, their own seconds
+        above are beliefs of policies only, those of the prefill alone, and their `held_bytes` are
+        not read: KV memory follows from tokens.
 
     Raises
     ------

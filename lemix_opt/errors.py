@@ -60,7 +60,7 @@ class UnknownNameError(LemixError, KeyError):
 
 
 class InfeasibleError(LemixError):
-    """An instance, or a start schedule, that cannot satisfy its own rules."""
+    """An instance, a start schedule or a policy's nodes that cannot satisfy the rules."""
 
 
 class UnsupportedError(LemixError):

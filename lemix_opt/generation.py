@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-from lemix_opt.checks import FloatArray, arrays_equal, choice, floats, whole
+from lemix_opt.checks import FloatArray, IntArray, arrays_equal, choice, floats, whole
 from lemix_opt.errors import FieldError
 
 GENERATION_RULES = ("continuous", "reference")
@@ -190,8 +190,8 @@ class Generation:
     it joins and of one token per decode; where growth does not fit, the youngest request gives
     its memory up, goes back to the head of the queue, and is prefilled again with the tokens it
     has made. A request whose prompt and output would not fit on an empty GPU is dropped when it
-    arrives. With `ahead` and `keep_prefix` it is the rule of vLLM's V1 engine, but for the blocks
-    its KV cache comes in.
+    arrives; an instance is refused if none of its nodes could hold them. With `ahead` and
+    `keep_prefix` it is the rule of vLLM's V1 engine, but for the blocks its KV cache comes in.
 
     ``reference`` is the published LeMix program (pejoule/LeMix, a87f280), for fidelity: every
     iteration is a prefill of all rows at the longest length; the first stage, held meanwhile,
@@ -269,3 +269,8 @@ class Generation:
         # Fewer could not hold one token of every decoding request.
         chunk = whole("generation.chunk_tokens", self.chunk_tokens, minimum=self.batch_cap)
         object.__setattr__(self, "chunk_tokens", chunk)
+
+    def held_tokens(self, prompt_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> IntArray:
+        """Return how many tokens' KV memory requests hold at most; the last one made needs none."""
+        tokens = np.add(prompt_tokens, output_tokens, dtype=np.int64) - 1
+        return np.asarray(tokens if self.rule == "continuous" else 0 * tokens)

@@ -94,7 +94,8 @@ class Instance:
     FieldError
         If fields do not fit together.
     InfeasibleError
-        If a task fits on no node.
+        If a task fits on no node; of a request that generates tokens, the KV memory of its prompt
+        and whole output.
     """
 
     cluster: Cluster
@@ -229,23 +230,45 @@ class Instance:
                 raise FieldError(f"{value[task]}", where=f"{name}[{task}]", expected=expected)
 
     def _check_memory(self) -> None:
-        fits = self.fits()
-        homeless = np.flatnonzero(~fits.any(axis=1))
-        if homeless.size:
-            task = int(homeless[0])
-            held = self.peak_bytes(self.costs)[self.cluster.node_class, task]
-            limit = self.limit_bytes
-            need = held + self.resident_bytes
-            over = need - limit
-            node = int(np.argmin(over.max(axis=1)))
-            stage = int(np.argmax(over[node]))
-            raise InfeasibleError(
-                f"task {task} fits on no node: it needs {need[node, stage] / 2**30:.2f} GiB "
-                f"(resident included) on stage {stage} of node {node}",
-                where=f"held_bytes[:, {task}, :]",
-                expected=f"at most {limit[node, stage] / 2**30:.2f} GiB",
-                hint="Use larger GPUs, more stages, shorter tasks or a larger memory_fraction",
-            )
+        if self.fits_everywhere:
+            return
+        homeless = np.flatnonzero(~self.fits().any(axis=1))
+        if not homeless.size:
+            return
+        task = int(homeless[0])
+        kinds, resident = self.cluster.node_class, self.resident_bytes
+        need = self.peak_bytes(self.costs)[kinds, task] + resident
+        limit = np.where(resident <= self.capacity_bytes, self.limit_bytes, self.capacity_bytes)
+        over = need - limit
+        node = int(np.argmin(over.max(axis=1)))
+        stage = int(np.argmax(over[node]))
+        room = float(limit[node, stage] - resident[node, stage])
+        if self.generation is not None and self.workload.is_inference[task] and room >= 0:
+            raise self._kv_lacks(task, node, stage, room)
+        raise InfeasibleError(
+            f"task {task} fits on no node: it needs {need[node, stage] / 2**30:.2f} GiB "
+            f"(resident included) on stage {stage} of node {node}",
+            where=f"held_bytes[:, {task}, :]",
+            expected=f"at most {limit[node, stage] / 2**30:.2f} GiB",
+            hint="Use larger GPUs, more stages, shorter tasks or a larger memory_fraction",
+        )
+
+    def _kv_lacks(self, task: int, node: int, stage: int, room_bytes: float) -> InfeasibleError:
+        """Return the error for a request whose whole KV cache no node can hold."""
+        assert self.generation is not None
+        assert self.costs.iteration is not None
+        work, kind = self.workload, self.cluster.node_class[node]
+        prompt, output = work.prompt_tokens[task], work.output_tokens[task]
+        needed = int(self.generation.held_tokens(prompt, output))
+        room = int(room_bytes / self.costs.iteration.kv_bytes_per_token[kind, stage])
+        room = min(room, needed - 1)  # A quotient may round up to a whole token.
+        return InfeasibleError(
+            f"request {task} fits on no node: it needs {needed} tokens of KV memory, {room} fit "
+            f"on stage {stage} of node {node}",
+            where=f"prompt_tokens[{task}], output_tokens[{task}]",
+            expected=f"at most {room + 1} together, as the last token needs no memory",
+            hint="Use larger GPUs, more stages, shorter requests or a larger memory_fraction",
+        )
 
     def require_plain_rules(self, refused: str, executed: tuple[str, ...] = ()) -> None:
         """Raise `UnsupportedError` for a rule beyond the exact model.
@@ -312,18 +335,38 @@ class Instance:
         return np.full_like(stages, self.micro_batches)
 
     def peak_bytes(self, costs: Costs) -> FloatArray:
-        """Return the most bytes a task holds at once on a stage under some costs, (K, T, S)."""
-        if self.micro_batches == 1:
-            return costs.held_bytes
-        share = np.where(self.workload.is_training[:, None], self.shares / self.micro_batches, 1.0)
-        return np.asarray(costs.held_bytes * share)
+        """Return the most bytes a task holds at once on a stage under some costs, (K, T, S).
+
+        A request that generates tokens holds the KV memory that `generation` takes for it.
+        """
+        held, work = costs.held_bytes, self.workload
+        if self.micro_batches > 1:
+            share = np.where(work.is_training[:, None], self.shares / self.micro_batches, 1.0)
+            held = np.asarray(held * share)
+        if self.generation is not None and costs.iteration is not None:
+            tokens = self.generation.held_tokens(work.prompt_tokens, work.output_tokens)
+            kv = tokens[:, None] * costs.iteration.kv_bytes_per_token[:, None]
+            held = np.where(work.is_inference[:, None], kv, held)
+        return held
+
+    @property
+    def room_bytes(self) -> FloatArray:
+        """Most bytes that one task may hold on every GPU, shape (N, S); −inf where none starts."""
+        starts = self.resident_bytes <= self.capacity_bytes
+        return np.where(starts, self.limit_bytes - self.resident_bytes, -np.inf)
 
     def fits(self) -> BoolArray:
         """Whether a task fits alone on a node, shape (T, N)."""
-        room = self.limit_bytes - self.resident_bytes
         held = self.peak_bytes(self.costs)[self.cluster.node_class]
-        starts = self.resident_bytes <= self.capacity_bytes
-        return np.asarray(((held <= room[:, None, :]) & starts[:, None, :]).all(axis=2).T)
+        return np.asarray((held <= self.room_bytes[:, None, :]).all(axis=2).T)
+
+    @property
+    def fits_everywhere(self) -> bool:
+        """Whether every task fits alone on every node."""
+        peak = self.peak_bytes(self.costs)
+        # Column by column, since numpy takes maxima over rows of few entries slowly.
+        most = [peak[:, :, s].max(axis=1, initial=0.0) for s in range(self.cluster.stages)]
+        return bool(np.all(np.stack(most, axis=1)[self.cluster.node_class] <= self.room_bytes))
 
     def with_costs(self, costs: Costs) -> Instance:
         """Return the same problem under other costs; the SLO unit stays."""

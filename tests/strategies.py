@@ -139,10 +139,29 @@ def generating(draw: st.DrawFn, max_tasks: int = 8, rule: str | None = None) -> 
     work = instance.workload
     work = replace(work, kind=0 * work.kind) if keep else work
     output = np.where(work.is_training, 0, rng.integers(1, 8, tasks))
+    tokens = (work.prompt_tokens + output - 1).max(initial=0)
+    # Every request fits on an empty GPU, some only just.
+    least = float(tokens * iteration.kv_bytes_per_token.max() + costs.resident_bytes.max())
+    memory = max(float(draw(st.sampled_from([9, 16, 40]))), least)
     return replace(
         instance,
-        cluster=replace(instance.cluster, memory_bytes=float(draw(st.sampled_from([9, 16, 40])))),
+        cluster=replace(instance.cluster, memory_bytes=memory),
         workload=replace(work, output_tokens=output),
         costs=replace(costs, iteration=iteration),
         generation=Generation(rule, cap, chunk, ahead=ahead, keep_prefix=keep, **short),
+    )
+
+
+@st.composite
+def of_unlike_memory(draw: st.DrawFn, max_tasks: int = 8) -> Instance:
+    """Build an instance whose GPUs differ in memory; every task fits on one node at least."""
+    instance = draw(instances(max_tasks, beyond=True) | generating(max_tasks, "continuous"))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cluster, fraction = instance.cluster, draw(st.sampled_from([0.5, 1.0]))
+    part = rng.choice([0.25, 0.5, 0.75, 1.0], cluster.memory_bytes.shape)
+    part[rng.integers(cluster.nodes)] = 1.0
+    return replace(
+        instance,
+        cluster=replace(cluster, memory_bytes=cluster.memory_bytes * part / fraction),
+        memory_fraction=fraction,
     )

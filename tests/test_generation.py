@@ -28,6 +28,7 @@ from lemix_opt import (
     simulate,
     validate,
 )
+from lemix_opt.errors import InfeasibleError
 from lemix_opt.policy import FixedAssignment
 from solvers.registry import POLICIES
 
@@ -291,10 +292,38 @@ def test_seconds_follow_the_curve_over_new_tokens() -> None:
     assert twice.by_tokens_s([0, 1], 6).ravel().tolist() == [3.5, 7.0]
 
 
-def test_what_never_fits_is_dropped_when_it_arrives() -> None:
-    schedule = run(requests([4, 8], [4, 3], memory_bytes=9.0))
+def test_what_turns_out_never_to_fit_is_dropped_when_it_arrives() -> None:
+    instance = requests([4, 8], [4, 3], memory_bytes=10.0)
+    assert instance.costs.iteration is not None
+    more = replace(instance.costs.iteration, kv_bytes_per_token=[[1.25]])
+    actual = replace(instance.costs, iteration=more)
+    schedule = simulate(instance, FixedAssignment((0, 0)), actual=actual)
     assert schedule.out_of_memory == ((1, 0, 0, 0.0),)
     assert schedule.end_state.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output", "needed"), [(900, 10, "909"), (790, 20, "809"), (801, 1, "801")]
+)
+def test_a_request_that_no_node_can_ever_hold_is_refused_before_the_run(
+    prompt: int, output: int, needed: str
+) -> None:
+    told = f"request 1 fits on no node: it needs {needed} tokens of KV memory, 800 fit on stage 0"
+    with pytest.raises(InfeasibleError, match=rf"output_tokens\[1\]: {told}.*at most 801 together"):
+        requests([100, prompt], [10, output], memory_bytes=800.0)
+    # The last token needs no memory, and the published program holds none at all.
+    requests([100, prompt], [10, output], memory_bytes=float(needed))
+    requests([100, prompt], [10, output], memory_bytes=800.0, rule="reference")
+
+
+def test_resident_bytes_and_the_fraction_count_in_what_fits_a_request() -> None:
+    instance = requests([5], [4], memory_bytes=20.0)
+    held = replace(instance.costs, resident_bytes=2.0)
+    assert replace(instance, costs=held, memory_fraction=0.5).fits().tolist() == [[True]]
+    with pytest.raises(InfeasibleError, match="needs 8 tokens of KV memory, 7 fit"):
+        replace(instance, costs=replace(held, resident_bytes=3.0), memory_fraction=0.5)
+    with pytest.raises(InfeasibleError, match="GiB"):
+        replace(instance, costs=replace(held, resident_bytes=11.0), memory_fraction=0.5)
 
 
 def test_the_published_batching_leaves_the_last_requests_unfinished() -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from numba import types
 
 from lemix_opt.engine.address import Addressed, AddressType
+from lemix_opt.engine.jit import inlined
 from lemix_opt.instance import Instance
 
 
@@ -29,17 +30,19 @@ class Columns(NamedTuple):
     memory_bytes: npt.NDArray[np.float64]
     capacity_bytes: npt.NDArray[np.float64]
     resident_bytes: npt.NDArray[np.float64]
+    room_bytes: npt.NDArray[np.float64]
+    all_fit: int
 
 
-_DIMENSIONS = (1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 2, 2, 2, 2)
+_DIMENSIONS = (1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 2, 2, 2, 2, 2)
 _ENTRIES = (types.uint8, types.float64, types.int64, types.int64, types.float64, types.int64)
 COLUMN_TYPES = {
     name: types.Array(entry, dimensions, "C", readonly=True)
     for name, entry, dimensions in zip(
-        Columns._fields, (*_ENTRIES, *[types.float64] * 8), _DIMENSIONS, strict=True
+        Columns._fields[:-1], (*_ENTRIES, *[types.float64] * 9), _DIMENSIONS, strict=True
     )
 }
-COLUMNS_T = types.NamedTuple(tuple(COLUMN_TYPES.values()), Columns)
+COLUMNS_T = types.NamedTuple((*COLUMN_TYPES.values(), types.int64), Columns)
 VIEW_T = AddressType("lemix_opt.View", COLUMNS_T)
 
 
@@ -50,7 +53,9 @@ class View(Addressed):
     ``training`` (0 or 1), ``release_s``, ``batch``, ``prompt_tokens``, ``slo_s``; by node:
     ``node_class``; ``forward_s``, ``backward_s``, ``held_bytes`` [K,T,S] (the most a task holds at
     once, `Instance.peak_bytes`), ``hop_s`` [K,T,S−1], ``update_s`` [K,S] (with the
-    all-reduce, `Costs.closing_s`), ``memory_bytes``, ``capacity_bytes``, ``resident_bytes`` [N,S].
+    all-reduce, `Costs.closing_s`), ``memory_bytes``, ``capacity_bytes``, ``resident_bytes`` and
+    ``room_bytes`` [N,S] (the most that one task may hold, `Instance.room_bytes`). ``all_fit`` is 1
+    if every task fits on every node; `fits` tells which do.
     """
 
     numba_type = VIEW_T
@@ -82,5 +87,19 @@ def view_of(instance: Instance) -> View:
         (instance.cluster.memory_bytes, np.float64),
         (instance.capacity_bytes, np.float64),
         (instance.resident_bytes, np.float64),
+        (instance.room_bytes, np.float64),
     )
-    return View(Columns(*(fixed(array, dtype) for array, dtype in columns)))
+    arrays = [fixed(array, dtype) for array, dtype in columns]
+    return View(Columns._make([*arrays, int(instance.fits_everywhere)]))
+
+
+@inlined
+def fits(view: View, node: int, task: int) -> bool:
+    """Whether a task fits alone on a node, as predicted (`Instance.fits`)."""
+    if view.all_fit:
+        return True
+    kind = view.node_class[node]
+    for s in range(view.room_bytes.shape[1]):
+        if view.held_bytes[kind, task, s] > view.room_bytes[node, s]:
+            return False
+    return True

@@ -19,9 +19,9 @@ from lemix_opt.checks import FloatArray, floats
 from lemix_opt.engine.codes import DEFER_TIME, SEES_ASSIGN
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.jit import inlined
-from lemix_opt.engine.view import View
+from lemix_opt.engine.view import View, fits
 from lemix_opt.instance import Instance
-from solvers.online.forecast import END, OWN, end_s, fits, follow, fresh, gpu_at, predict_forwards
+from solvers.online.forecast import END, OWN, end_s, follow, fresh, gpu_at, predict_forwards
 
 # Mean seconds that a placed task occupies a first stage, over how many tasks, and the first entry
 # of the queue: ranks by due date, then a Fenwick tree over ranks that counts the waiting.
@@ -104,7 +104,7 @@ class EarliestDueDate(CompiledPolicy):
             return DEFER_TIME
         best, earliest, free, next_s = -1, inf, 0, inf
         for node in range(nodes):
-            if not fits(view, state, node, task):
+            if not fits(view, node, task):
                 continue
             best = max(best, 0)
             predict_forwards(view, state, node, task, now_s, inf)

@@ -11,7 +11,7 @@ from lemix_opt.checks import FloatArray, floats, whole
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
-from solvers.online.load import ignore
+from solvers.online.load import ignore, in_turn_of_part
 
 RATE, SEEN, RING = 2, 3, 4
 
@@ -21,7 +21,8 @@ class DynamicSeparate(CompiledPolicy):
     """`separate-dynamic`: a quarter of the nodes serves at low request rate, else a half.
 
     The published code looks the rate up in the schedule of its own workload; here it is the rate
-    of the latest requests, so that the rule works on any arrivals.
+    of the latest requests, so that the rule works on any arrivals. A task that fits on no node of
+    its part takes its turn among all nodes that it fits on.
 
     Parameters
     ----------
@@ -62,5 +63,5 @@ class DynamicSeparate(CompiledPolicy):
         fast = kept > 1 and kept - 1 > state[RATE] * (now_s - oldest)
         serve = max(1, nodes // 2 if fast else nodes // 4)
         if trains and serve < nodes:
-            return serve + task % (nodes - serve)
-        return task % serve
+            return in_turn_of_part(view, serve, nodes, task)
+        return in_turn_of_part(view, 0, serve, task)

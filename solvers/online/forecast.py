@@ -17,15 +17,15 @@ from lemix_opt.checks import FloatArray
 from lemix_opt.engine.books import NONE
 from lemix_opt.engine.codes import SEES_ASSIGN, SEES_DROP
 from lemix_opt.engine.jit import index, inlined
-from lemix_opt.engine.view import View
+from lemix_opt.engine.view import View, fits
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD
 
 HEADER = 32
 """Entries before the forecast; from `OWN` on they belong to the policy."""
-# 0 belongs to deferrals; `TAKEN` counts open tasks, `ALL_FIT` says that every task fits everywhere;
-# task, node and time of the answer whose forwards are predicted already.
-TAKEN, ALL_FIT, CHOSEN, CHOSEN_NODE, CHOSEN_S, OWN = range(1, 7)
+# 0 belongs to deferrals; `TAKEN` counts open tasks; then task, node and time of the answer whose
+# forwards are predicted already.
+TAKEN, CHOSEN, CHOSEN_NODE, CHOSEN_S, OWN = range(1, 6)
 # Columns per node; those from `NODE_OWN` on belong to the policy.
 LAST_RELEASE, OLDEST, YOUNGEST, NODE_OWN, NODE_COLUMNS = 0, 1, 2, 3, 6
 # Columns per GPU.
@@ -33,7 +33,6 @@ FORWARD_END, DRIFT, NEXT_OWED, END, BEGIN, FINISH, GPU_COLUMNS = range(7)
 # Columns per slot, before those per stage: forward end, backward begin, backward end.
 AHEAD, BEHIND, SLOT_COLUMNS = 0, 1, 2
 NOBODY = -1.0
-FIT_SLACK_BYTES = 1e-3
 NOISE_S = 1e-9
 """Seconds that sums of floats may be off; moments this close are one, whatever is decided."""
 
@@ -55,11 +54,6 @@ def fresh(instance: Instance) -> FloatArray:
     gpu[:, NEXT_OWED] = NOBODY
     numbers[first : first + tasks] = NOBODY
     numbers[first + tasks : first + 2 * tasks] = np.arange(tasks)
-    peak = instance.peak_bytes(instance.costs)
-    # Column by column, since numpy takes maxima over rows of few entries slowly.
-    most = np.stack([peak[:, :, s].max(axis=1, initial=0.0) for s in range(stages)], axis=1)
-    room = instance.capacity_bytes - instance.resident_bytes
-    numbers[ALL_FIT] = np.all(most[instance.cluster.node_class] <= room + FIT_SLACK_BYTES)
     return numbers
 
 
@@ -94,19 +88,6 @@ def slot_at(view: View, slot: int) -> int:
     """Return where a slot's columns begin."""
     tasks = view.training.size
     return index(tasks_at(view) + 2 * tasks + slot * slot_columns(view))
-
-
-@inlined
-def fits(view: View, state: Any, node: int, task: int) -> bool:
-    """Whether a task fits alone on a node, as predicted."""
-    if state[ALL_FIT]:
-        return True
-    kind = view.node_class[node]
-    for s in range(view.memory_bytes.shape[1]):
-        room = view.capacity_bytes[node, s] - view.resident_bytes[node, s]
-        if view.held_bytes[kind, task, s] > room + FIT_SLACK_BYTES:
-            return False
-    return True
 
 
 @inlined
@@ -222,7 +203,7 @@ def soonest(view: View, state: Any, first: int, last: int, task: int, now_s: flo
     """
     best, earliest_s = NONE, inf
     for node in range(first, last):
-        if not fits(view, state, node, task):
+        if not fits(view, node, task):
             continue
         foreseen, _ = predict_forwards(view, state, node, task, now_s, earliest_s)
         if foreseen:

@@ -18,7 +18,7 @@ from lemix_opt.engine.books import NONE
 from lemix_opt.engine.codes import SEES_ASSIGN
 from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.jit import index, inlined
-from lemix_opt.engine.view import View
+from lemix_opt.engine.view import View, fits
 from lemix_opt.instance import Instance
 from solvers.online.forecast import (
     LAST_RELEASE,
@@ -26,7 +26,6 @@ from solvers.online.forecast import (
     NOISE_S,
     choose,
     end_s,
-    fits,
     follow,
     fresh,
     idle_from,
@@ -116,7 +115,7 @@ def best_score(view: View, state: Any, reading: int, task: int, now_s: float) ->
     stages = view.memory_bytes.shape[1]
     best, highest = NONE, -inf
     for node in range(view.node_class.size):
-        if not fits(view, state, node, task):
+        if not fits(view, node, task):
             continue
         _, idleness = predict_forwards(view, state, node, task, now_s, inf)
         response = end_s(view, state, node) - now_s

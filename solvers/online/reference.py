@@ -127,6 +127,12 @@ class LemixReference:
         meanwhile, later training waits behind both.
     rule : {"prefill", "generate"}, default "prefill"
         Whether the running batch of a node counts in the score.
+
+    Notes
+    -----
+    The published score does not look at memory. Alone among the policies here it places tasks on
+    nodes that can never hold them; these are dropped there (`Schedule.out_of_memory`). Where GPUs
+    have equal memory there are no such nodes.
     """
 
     variant: str = "as_is"

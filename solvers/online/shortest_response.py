@@ -13,6 +13,7 @@ from lemix_opt.engine.compiled import CompiledPolicy
 from lemix_opt.engine.view import View
 from lemix_opt.instance import Instance
 from solvers.online.forecast import OWN, choose, fresh, keep, soonest
+from solvers.online.load import first_nodes
 
 NODES_USED = OWN
 
@@ -27,7 +28,8 @@ class ShortestResponse(CompiledPolicy):
     Parameters
     ----------
     nodes : int, optional
-        Only the first so many nodes are used; all of them when omitted.
+        Only the first so many nodes are used; all of them when omitted. A task that fits on none
+        of them is refused before the run.
     """
 
     nodes: int | None = None
@@ -40,9 +42,8 @@ class ShortestResponse(CompiledPolicy):
 
     def numbers(self, instance: Instance, rng: np.random.Generator) -> FloatArray:
         """Return the forecast of an idle cluster."""
-        nodes = instance.cluster.nodes
         state = fresh(instance)
-        state[NODES_USED] = nodes if self.nodes is None else min(nodes, self.nodes)
+        state[NODES_USED] = first_nodes(instance, self.nodes)
         return state
 
     @staticmethod

@@ -68,8 +68,9 @@ class Unprofiled:
     """A compiled policy that does not know the predicted costs of the instance.
 
     It believes in η·rows·length² on every stage, without hops and updates. The first forward and
-    the first backward that end set the coefficients, once, as in the published code. Memory and
-    the SLO unit are known; the rules of the GPUs still go by the instance's predictions.
+    the first backward that end set the coefficients, once, as in the published code. Memory,
+    token generation and the SLO unit are known; the rules of the GPUs still go by the instance's
+    predictions.
 
     Parameters
     ----------
@@ -120,5 +121,6 @@ def _believed(instance: Instance, learned: FirstDurations) -> Instance:
             learned.eta[BACKWARD] * size * same * trains[None, :, None],
             costs.held_bytes,
             costs.resident_bytes,
+            iteration=costs.iteration,
         )
     )
