@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import brute_starts
@@ -27,6 +28,7 @@ from lemix_opt.errors import UnknownNameError, UnsupportedError
 from lemix_opt.evaluation import objective_value
 from lemix_opt.validation import validate
 from solvers import solve
+from solvers.exact import terms
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["async", "sync", "open"]), st.booleans())
@@ -183,3 +185,22 @@ def test_what_fits_stays_fitting_in_any_unit_of_memory(solver: str, held: float)
     assert result.schedule is not None
     assert result.objective == pytest.approx(2.0)
     assert result.lower_bound is None or result.lower_bound == pytest.approx(2.0)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.floats(1e-3, 1e3))
+def test_costs_with_a_common_unit_become_whole_without_loss(
+    multiples: list[int], unit: float
+) -> None:
+    costs = [m / 12 * unit for m in multiples]
+    factors, scale, exact = terms.whole_factors(costs, 1e12)
+    assert exact
+    assert [f / scale for f in factors] == pytest.approx(costs, rel=1e-12)
+    assert math.gcd(*factors) in (0, 1)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=5), st.floats(10, 1e12))
+def test_costs_without_one_are_rounded_down(costs: list[float], most: float) -> None:
+    factors, scale, _ = terms.whole_factors(costs, most)
+    for factor, cost in zip(factors, costs, strict=True):
+        assert 0 <= factor <= most * (1 + 1e-9)
+        assert factor / scale <= cost * (1 + 1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,8 +65,10 @@ def test_memory_that_never_binds_needs_no_grid() -> None:
     ample = Instance(Cluster(2, 1, 4.0 * 2**20 + 0.5), work, costs, release_mode="open")
     assert tick_data(ample, bound=False).exact
     assert is_special(ample, MAKESPAN, tick_data(ample, bound=False))
-    tight = Instance(Cluster(2, 1, 2.5), work, costs, release_mode="open")
+    odd = replace(costs, held_bytes=[[[1.5e6], [1e6 * 2**0.5]]])
+    tight = Instance(Cluster(2, 1, 2.5e6), work, odd, release_mode="open")
     assert not tick_data(tight, bound=False).exact
+    assert tick_data(replace(tight, costs=replace(costs, held_bytes=1e6 / 3)), bound=False).exact
 
 
 def test_sizes_beyond_the_tables_of_the_methods_are_left_alone_or_sparse() -> None:

@@ -17,7 +17,9 @@ WORST = 1.05
 """Makespan over that of ``backward_first`` that is still tolerated."""
 
 
-def makespan_s(order: str, kind: Any, release_s: Any, forward: Any, backward: Any, **kw: Any) -> float:
+def makespan_s(
+    order: str, kind: Any, release_s: Any, forward: Any, backward: Any, **kw: Any
+) -> float:
     """Run tasks on one node under 1F1B; seconds [T,S] are those of one micro-batch or request."""
     kind, parts = np.asarray(kind), kw["micro_batches"]
     share = np.where(kind == 1, parts, 1)[:, None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -15,6 +17,12 @@ MIB = 2.0**20
 HORIZON_LIMIT = 2**50
 MEMORY_LIMIT = 2.0**58
 """Sums of memory times ticks that models may form."""
+TOLERANCE_BYTES = 1e-3
+"""Bytes by which a GPU may seem too full, as sums of floats do; the validator's."""
+NOISE_BYTES = 1e-6
+"""Distance in bytes to whole units that counts as floating-point noise."""
+MOST_SIZES = 1000
+"""Different sizes of which a common unit is looked for where they are no whole bytes."""
 _BY_TASK = ("forward", "backward", "hop", "held")
 
 
@@ -22,8 +30,9 @@ _BY_TASK = ("forward", "backward", "hop", "held")
 class TickData:
     """Integer data of one model; arrays are by node where costs are by class.
 
-    Memory counts in a unit of the instance's own: MiB where all tasks hold whole MiB, else the
-    finest unit, down to a byte, in which sums over tasks and ticks stay whole numbers of 64 bits.
+    Memory counts in a unit of the instance's own: MiB where all tasks hold whole MiB, else bytes,
+    or what all sizes are multiples of, or the finest unit whose sums over tasks and ticks are whole
+    numbers of 64 bits.
 
     Parameters
     ----------
@@ -112,24 +121,35 @@ def _memory(instance: Instance, horizon: int, *, bound: bool) -> tuple[IntArray,
     room = instance.capacity_bytes - instance.resident_bytes
     fits = held <= room[:, None, :]
     unit = _unit(held, float(np.max(room, initial=0.0)), horizon)
-    units, space = held / unit, np.floor(room / unit)
-    lost = units != np.floor(units)
     # Whole units fit into a room exactly when they fit into its whole units.
+    space = np.floor((room + TOLERANCE_BYTES) / unit)
+    units, nearest = held / unit, np.rint(held / unit)
+    whole = np.abs(held - nearest * unit) <= NOISE_BYTES
+    down = np.where(whole, nearest, np.floor(units))
+    up = np.where(whole, nearest, np.ceil(units))
     if bound:
-        rounded = np.where(fits, np.floor(units), np.maximum(np.floor(units), space[:, None] + 1))
+        rounded = np.where(fits, down, np.maximum(down, space[:, None] + 1))
     else:
-        rounded = np.where(fits, np.minimum(np.ceil(units), space[:, None]), np.ceil(units))
+        rounded = np.where(fits, np.minimum(up, space[:, None]), up)
     # Rounding changes nothing where all tasks together have room even if rounded to the safe side.
-    ample = np.all(np.ceil(units).sum(axis=1) <= space)
-    steady = bool(ample or not np.any(lost))
+    steady = bool(np.all(whole) or np.all(up.sum(axis=1) <= space))
     return rounded.astype(np.int64), space.astype(np.int64), steady
 
 
 def _unit(held: FloatArray, room: float, horizon: int) -> float:
     """Return the bytes that memory is counted in."""
-    if not np.any(held % MIB):
+    sizes = np.unique(held[held > 0])
+    if not np.any(sizes % MIB):
         return MIB
-    unit, most = 1.0, float(max(held.max(axis=0, initial=0.0).sum(), room, 1.0))
+    most = float(max(held.max(axis=0, initial=0.0).sum(), room, 1.0))
+    if np.any(sizes % 1) and sizes.size <= MOST_SIZES:
+        least = float(sizes[0])
+        ratios = [Fraction(size / least).limit_denominator(MOST_SIZES) for size in sizes.tolist()]
+        unit = least / math.lcm(*(r.denominator for r in ratios))
+        near = np.abs(sizes - np.rint(sizes / unit) * unit) <= NOISE_BYTES
+        if near.all() and most / unit * horizon <= MEMORY_LIMIT:
+            return unit
+    unit = 1.0
     while unit < MIB and most / unit * horizon > MEMORY_LIMIT:
         unit *= 2.0
     return unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from solvers.exact.constraints.order import rows_to_end
 from solvers.exact.parts import Parts
 from solvers.exact.variables import Model
 
-_SCALES = (1, 2, 3, 4, 5, 7, 8, 9, 10, 100, 1000, 10**4, 10**6)
-"""Multiples of the smallest cost that may make all costs whole."""
+LARGEST_DENOMINATOR = 10**6
+"""Of the ratio of a cost to the smallest one, for costs that count as multiples of one unit."""
 FINEST = 1e9
 """Factor of the largest cost where costs have no common unit."""
 LARGEST_SUM = 2.0**60
@@ -95,7 +96,7 @@ def _level(
             terms.extend((weight * tick, span) for span in spans)
         elif name == "idle":
             terms.append((weight * tick, _idle(instance, model, spans, bound)))
-    factors, scale, exact = _whole([c for c, _ in terms], _most(instance, model, len(terms)))
+    factors, scale, exact = whole_factors([c for c, _ in terms], _most(instance, model, len(terms)))
     whole = [factor * v for factor, (_, v) in zip(factors, terms, strict=True)]
     return Level(sum(whole) if whole else model.cp.new_constant(0), scale, constant, exact, least)
 
@@ -110,7 +111,7 @@ def _most(instance: Instance, model: Model, terms: int) -> float:
     return LARGEST_SUM / (max(terms, 1) * gpus * max(model.horizon, 1))
 
 
-def _whole(costs: list[float], most: float) -> tuple[list[int], float, bool]:
+def whole_factors(costs: list[float], most: float) -> tuple[list[int], float, bool]:
     """Return whole factors, by how much they exceed the costs, and whether nothing was lost.
 
     Costs that are no multiples of a common unit are rounded down, the largest to `most` at most.
@@ -119,14 +120,14 @@ def _whole(costs: list[float], most: float) -> tuple[list[int], float, bool]:
     if not positive:
         return [0] * len(costs), 1.0, True
     least, largest = min(positive), max(positive)
-    for k in _SCALES:
-        scaled = [c / least * k for c in costs]
-        if largest / least * k > most:
-            break
-        if all(abs(x - round(x)) <= 1e-9 * max(1.0, x) for x in scaled):
-            factors = [round(x) for x in scaled]
+    if largest / least <= most:
+        ratios = [Fraction(c / least).limit_denominator(LARGEST_DENOMINATOR) for c in costs]
+        near = all(abs(r * least - c) <= 1e-12 * c for r, c in zip(ratios, costs, strict=True))
+        units = math.lcm(*(r.denominator for r in ratios))
+        if near and largest / least * units <= most:
+            factors = [int(r * units) for r in ratios]
             shared = math.gcd(*factors)
-            return [f // shared for f in factors], k / shared / least, True
+            return [f // shared for f in factors], units / shared / least, True
     scale = min(FINEST, most) / largest
     return [math.floor(c * scale) for c in costs], scale, False
 

@@ -27,8 +27,6 @@ from solvers.milp.rounding import Rounded, rounded
 from solvers.milp.terms import Frame, Level, endings, state_level
 from solvers.milp.weights import loads, weights
 
-NOISE_S = 1e-9
-"""Seconds by which objective and bound may differ through rounding errors of sums."""
 SLACK = 1e-7
 """Relative part of a bound that is given up, since HiGHS works in floating point.
 
@@ -98,8 +96,9 @@ class Milp:
         if on_solution is not None and best.schedule is not None and best.value is not None:
             on_solution(best.schedule, best.value)
         for level, bound_s in enumerate(bounds):
-            if bound_s is not None and best.values and abs(best.values[level] - bound_s) <= NOISE_S:
-                bound_s = best.values[level]
+            if bound_s is not None and best.values:
+                own_s = best.values[level]
+                bound_s = own_s if best.resolution.gap(own_s, bound_s, level) == 0.0 else bound_s
             best.raise_bound(bound_s, level)
         parameters = {
             "workers": self.workers,
@@ -194,7 +193,7 @@ class _Run:
                 break
             if known and (depth == 0 or data.exact):
                 _at_most(program, level, best.values[depth])
-                if level.least_s >= best.values[depth] - NOISE_S:
+                if level.least_s >= best.values[depth] - best.resolution.unit[depth]:
                     found[depth] = level.least_s
                     continue
             answer = _highs(program, level, {**self.options, "time_limit": left})
