@@ -128,6 +128,15 @@ def run(
 ) -> tuple[Served, Generated]:
     """Serve requests on one node of one stage whose KV cache holds `kv_tokens`."""
     tokens = work.prompt_tokens
+    lacking = np.flatnonzero(rule.held_tokens(tokens, work.output_tokens) > kv_tokens)
+    if lacking.size:
+        task = int(lacking[0])
+        raise FieldError(
+            f"{kv_tokens:.0f} tokens",
+            where="limits.kv_tokens",
+            expected=f"room for request {task} with {work.prompt_tokens[task]} prompt and "
+            f"{work.output_tokens[task]} output tokens",
+        )
     forward = costs.seconds(0, tokens, tokens**2)[None]
     nothing = np.zeros_like(forward)
     whole = Costs(forward, nothing, nothing, np.zeros((1, 1)), iteration=costs)
@@ -136,14 +145,6 @@ def run(
     schedule = simulate(instance, FixedAssignment((0,) * work.tasks))
     made = schedule.generated
     assert made is not None
-    if not schedule.complete or schedule.out_of_memory:
-        task = int(np.argmax(~np.isfinite(made.last_token_s)))
-        raise FieldError(
-            f"{kv_tokens:.0f} tokens",
-            where="limits.kv_tokens",
-            expected=f"room for request {task} with {work.prompt_tokens[task]} prompt and "
-            f"{work.output_tokens[task]} output tokens",
-        )
     served = Served(
         work.release_s,
         scheduled_s(made, work.release_s, rule.ahead),
