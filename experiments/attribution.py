@@ -35,7 +35,6 @@ from lemix_opt.instance import Instance
 from lemix_opt.policy import FixedAssignment, Policy
 from lemix_opt.replaying import replay
 from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE, Schedule
-from lemix_opt.token_metrics import percentile
 from lemix_opt.trace import Trace
 
 METRICS = ("total_s", "response_mean_s", "response_p95_s", "training_mean_s")

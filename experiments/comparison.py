@@ -18,7 +18,6 @@ from lemix_opt.errors import unknown
 from lemix_opt.evaluation import attainment, objective_value
 from lemix_opt.result import relative_gap
 from lemix_opt.schedule import Schedule
-from lemix_opt.token_metrics import percentile
 
 POLICIES = ("lemix", "lemix-reference", "separate", "mix-rr", "mix-luf", "random", "jsq")
 Progress = Callable[[str, int, int], None]

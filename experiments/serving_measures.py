@@ -11,7 +11,6 @@ from experiments.serving_limits import LEAST_STEPS, series
 from lemix_opt.checks import FloatArray
 from lemix_opt.generation import IterationCosts
 from lemix_opt.recording import Recording
-from lemix_opt.token_metrics import percentile
 
 EARLY_S = 30.0
 """What counts as the beginning of a run, in seconds."""
