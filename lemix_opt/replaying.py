@@ -116,7 +116,7 @@ def replay(
     elif timing == "planned":
         raise FieldError("'planned' for a policy", where="timing", expected="'order': no plan")
     else:
-        executed = simulate(instance, policy_or_schedule, actual=trace.actual, seed=seed, clock=clock)
+        executed = simulate(instance, policy_or_schedule, trace.actual, seed, clock)
     score = evaluate(instance, executed)
     return Outcome(executed, score, trace.truth, trace.provenance, shift)
 
