@@ -51,8 +51,8 @@ SUMMARY_COLUMNS = (
 TIME_COLUMNS = (
     Column("name", "solver"),
     Column("decisions", "decisions"),
-    Column("decision_us", "per decision [us]", 1),
-    Column("wall_s", "total [s]"),
+    Column("decision_us", "per decision [us]", 3),
+    Column("wall_s", "total [s]", 6),
 )
 
 

@@ -15,7 +15,7 @@ class DecisionClock:
     Measured is the call of the policy's decision and nothing else: no compilation, no event loop,
     no books that `observe` keeps. A decision of a `lemix_opt.CompiledPolicy` is measured in machine
     code, without a crossing into Python; one of any other policy around `decide` in Python. Either
-    way the clock is that of `time.perf_counter`, one reading of which (some 50 ns) is included.
+    way the clock is that of `time.perf_counter`; one reading of it (some tens of ns) is included.
     Clocks do not change what is decided.
 
     Parameters
