@@ -32,10 +32,10 @@ from lemix_opt.engine import simulate
 from lemix_opt.errors import FieldError
 from lemix_opt.evaluation import response_s
 from lemix_opt.instance import Instance
+from lemix_opt.percentile import percentile
 from lemix_opt.policy import FixedAssignment, Policy
 from lemix_opt.replaying import replay
 from lemix_opt.schedule import BACKWARD, FORWARD, UPDATE, Schedule
-from lemix_opt.token_metrics import percentile
 from lemix_opt.trace import Trace
 
 METRICS = ("total_s", "response_mean_s", "response_p95_s", "training_mean_s")
@@ -250,7 +250,7 @@ def _as_fast(trace: Trace, done: Schedule) -> Instance:
 
 def _expected(name: str, others: list[dict[str, float]], recorded: dict[str, float]) -> Expected:
     values = np.array([value[name] for value in others])
-    low, high = np.quantile(values, [0.05, 0.95]).tolist()
+    low, high = percentile(values, 5), percentile(values, 95)
     return Expected(
         name, float(values.mean()), low, high, len(values), bool(low <= recorded[name] <= high)
     )

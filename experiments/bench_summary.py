@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from instances.benchmarks.best_known import SAME
+from lemix_opt.percentile import percentile
 
 SHIFT_S = 1.0
 """Shift of the geometric mean of times."""
@@ -53,9 +54,9 @@ def summarised(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "instances": len(part),
                 "solved": sum(r["objective_s"] is not None for r in part),
                 "proven": sum(r["status"] == "optimal" for r in part),
-                "median_gap": float(np.median(gaps)) if gaps else None,
+                "median_gap": percentile(gaps, 50) if gaps else None,
                 "compared": len(above),
-                "median_above_best": float(np.median(above)) if above else None,
+                "median_above_best": percentile(above, 50) if above else None,
                 "reached_best": sum(a <= SAME for a in above),
                 "beat_best": sum(a < -SAME for a in above),
             }

@@ -120,16 +120,3 @@ def _shape(tokens: IntArray) -> FloatArray:
     model = load_calibration(SHAPE).time_model()
     rows = np.column_stack([np.ones(len(tokens)), tokens]).astype(np.float64)
     return np.asarray(model.predict(rows))
-
-
-def load_of(instance: Instance) -> float:
-    """Return the offered load: GPU seconds of all tasks / (GPUs x span of the requests' arrivals).
-
-    GPU seconds are predicted forwards and backwards; training is offered over the span in which
-    requests arrive, whatever the closed loop makes of it.
-    """
-    work, costs = instance.workload, instance.costs
-    seconds = float((costs.forward_s + costs.backward_s)[0].sum())
-    span_s = float(work.release_s[work.is_inference].max(initial=0.0))
-    gpus = instance.cluster.nodes * instance.cluster.stages
-    return seconds / (gpus * span_s) if span_s > 0 else float("inf")

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.conditions import Condition, load_of
+from experiments.conditions import Condition
 from experiments.lemix_grids import BASE, DEFAULT, Grid, Variant
 from experiments.paired import paired
 from experiments.tables import Column, text_table, write_parquet
 from lemix_opt import evaluate, simulate
 from lemix_opt.checks import whole
 from lemix_opt.files import made_folder, write_atomically
+from lemix_opt.load import offered_load
 from lemix_opt.result import versions
 
 Row = dict[str, Any]
@@ -72,7 +73,7 @@ def run_cell(
         drawn = replace(condition, seed=seed)
         trace = drawn.problem()
         said = trace.provenance
-        load = load_of(trace.instance)
+        load = offered_load(trace.instance)
         for variant in variants:
             policy = POLICIES.create(variant.policy, **variant.parameters)
             instance = replace(trace.instance, **variant.rules)
@@ -239,7 +240,8 @@ def study_text(tables: StudyTables) -> str:
             f"{seeds} paired seeds, {len(tables.runs)} runs; differences to {BASE} with 95 % "
             "intervals (Student's t over seeds); worse: cells whose interval lies below 0",
             "room: memory of a GPU in mean activations of a training task; 0: it plays no part",
-            "load: predicted GPU seconds of all tasks / (GPUs x span of the requests' arrivals)",
+            "load: predicted GPU seconds of all tasks / (GPUs x seconds from the first to the last "
+            "release of a request)",
             f"failing: attainment below {BASE}, or effective nodes > {FEW_NODES} at load <= "
             f"{LOW_LOAD}, or < {MANY_NODES} at load >= {HIGH_LOAD}",
             "",

@@ -8,6 +8,7 @@ import numpy as np
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from lemix_opt.errors import FieldError
+from lemix_opt.percentile import percentile
 from lemix_opt.recording import Recording
 from lemix_opt.table import Table
 
@@ -139,9 +140,9 @@ class _Seen:
                 where="samples.kv_cache_pct",
                 expected="samples from the first request on",
             )
-        low, value, high = np.percentile(found, [5, 50, 95])
+        low, value, high = (percentile(found, q) for q in (5, 50, 95))
         how = f"tokens of known running requests / KV cache in use, {len(found)} samples"
-        return Estimate(float(value), float(low), float(high), "tokens", "fitted", how)
+        return Estimate(value, low, high, "tokens", "fitted", how)
 
     def _held_per_share(self, wanted: BoolArray) -> list[float]:
         """Return tokens of running requests over the share of the cache in use, by sample."""

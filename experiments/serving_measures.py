@@ -10,8 +10,8 @@ import numpy as np
 from experiments.serving_limits import LEAST_STEPS, series
 from lemix_opt.checks import FloatArray
 from lemix_opt.generation import IterationCosts
+from lemix_opt.percentile import percentile
 from lemix_opt.recording import Recording
-from lemix_opt.token_metrics import percentile
 
 EARLY_S = 30.0
 """What counts as the beginning of a run, in seconds."""
@@ -90,15 +90,15 @@ def measures(recorded: Served, replayed: Served) -> tuple[Measure, ...]:
     return (
         pair(
             "median first token - scheduled",
-            {k: float(np.median(s.first_s - s.scheduled_s)) for k, s in both.items()},
+            {k: percentile(s.first_s - s.scheduled_s, 50) for k, s in both.items()},
         ),
         pair(
             f"median TTFT, first token recorded in the first {EARLY_S:.0f} s",
-            {k: float(np.median((s.first_s - s.queued_s)[served_early])) for k, s in both.items()},
+            {k: percentile((s.first_s - s.queued_s)[served_early], 50) for k, s in both.items()},
         ),
         pair(
             f"median TTFT, arrived in the first {EARLY_S:.0f} s",
-            {k: float(np.median((s.first_s - s.queued_s)[came_early])) for k, s in both.items()},
+            {k: percentile((s.first_s - s.queued_s)[came_early], 50) for k, s in both.items()},
         ),
         pair("p95 end-to-end", {k: percentile(s.last_s - s.queued_s, 95) for k, s in both.items()}),
         pair("total time", {k: float(s.last_s.max()) for k, s in both.items()}),
@@ -158,8 +158,8 @@ def step_times(
     context = mean_used / 100 * kv_tokens
     predicted = costs.seconds(0, 0, 0, mean_running, context)[:, 0]
     return StepTimes(
-        float(np.median(recorded)),
-        float(np.median(predicted)),
-        float(100 * (np.median(predicted / recorded) - 1)),
+        percentile(recorded, 50),
+        percentile(predicted, 50),
+        100 * (percentile(predicted / recorded, 50) - 1),
         int(calm.sum()),
     )

@@ -13,10 +13,10 @@ from experiments.profiles import GPU_BYTES, PROFILES, read_profile
 from experiments.synced import describe
 from instances import generate, load, stretch
 from lemix_opt.checks import FloatArray, floats
-from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError, unknown
 from lemix_opt.grid import ticks_up, to_seconds
 from lemix_opt.instance import Instance
+from lemix_opt.load import offered_load
 from lemix_opt.objective import Objective
 from lemix_opt.trace import Trace
 from lemix_opt.workload import Workload
@@ -51,7 +51,7 @@ class Study:
     training_share : float, default 0.3
         Training tasks / all tasks.
     load : float, optional
-        Σ (forward + backward, mean over stages) / (nodes × span of releases) to compress gaps to.
+        Load, see `lemix_opt.load.offered_load`, that the gaps are multiplied to reach.
     rate_scale : float, optional
         Factor on the request rate, in place of `load`.
     tasks : int, default 400
@@ -187,7 +187,7 @@ def build(study: Study) -> Problem:
     reduce_s = float(to_seconds(ticks_up(reduce_s, study.tick_s), study.tick_s))
     every_stage = np.full((1, study.stages), reduce_s)
     costs = replace(costs, all_reduce_s=every_stage)
-    work, factor, load_found = _compressed(study, work, costs)
+    work, factor = _compressed(study, Instance(beliefs.cluster, work, costs))
     unit = float(costs.forward_s[0][work.is_inference].sum(axis=1).mean())
     slo_s = float(to_seconds(ticks_up(study.slo_units * unit, study.tick_s), study.tick_s))
     work = replace(work, slo_s=np.where(work.is_inference, slo_s, np.inf))
@@ -215,14 +215,15 @@ def build(study: Study) -> Problem:
         hop_s=links.hop_s(work, source.shape),
     )
     actual = replace(actual, all_reduce_s=every_stage)
-    objective = slo_objective(instance.with_costs(costs))
+    predicted = instance.with_costs(costs)
+    objective = slo_objective(predicted)
     gpus = f"{source.gpus} GPUs" if source.gpus > 1 else "one GPU"
     head = {
         "truth": f"{source.truth}: {source.provenance}",
         "arrivals": arrivals,
         **source.head,
         "cluster": f"{study.nodes} nodes x {study.stages} stages, each stage {gpus}",
-        "load": f"{load_found:.3f}, gaps multiplied by {factor:.4g}",
+        "load": f"{offered_load(predicted):.3f}, gaps multiplied by {factor:.4g}",
         "training": f"{work.is_training.mean():.3f} of {work.tasks} tasks, {study.release_mode}",
         "SLO": f"{study.slo_units:g} units of {unit:.4f} s (predicted) = {slo_s:.3f} s",
         "memory": beliefs.said,
@@ -364,17 +365,13 @@ def _beyond(work: Workload, longest: float, most: float) -> str:
     )
 
 
-def _compressed(study: Study, work: Workload, costs: Costs) -> tuple[Workload, float, float]:
-    """Multiply the gaps so that the load, or the rate, is as asked; return factor and load."""
-    seconds = (costs.forward_s + costs.backward_s)[0].mean(axis=1).sum() / study.nodes
-    span = float(np.max(work.release_s, initial=0.0))
-    if not span > 0:
-        raise FieldError("all tasks arrive at once", where="tasks", expected="a span of arrivals")
-    factor = 1.0
+def _compressed(study: Study, instance: Instance) -> tuple[Workload, float]:
+    """Multiply the gaps so that the load, or the rate, is as asked; return the factor too."""
+    work, factor = instance.workload, 1.0
     if study.load is not None:
-        wanted = float(floats("load", study.load, (), above=0))
-        factor = seconds / wanted / span
+        # Work stays and the span grows with the gaps, so that the load goes with 1 / factor.
+        factor = offered_load(instance) / float(floats("load", study.load, (), above=0))
     elif study.rate_scale is not None:
         factor = 1 / float(floats("rate_scale", study.rate_scale, (), above=0))
     release_s = to_seconds(ticks_up(work.release_s * factor, study.tick_s), study.tick_s)
-    return replace(work, release_s=release_s), factor, float(seconds / np.max(release_s))
+    return replace(work, release_s=release_s), factor

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from experiments.notes import NOTES, notes_of
-from experiments.timing import TimedPolicy
 from lemix_opt import Outcome, Result, replay, simulate, validate
+from lemix_opt.checks import IntArray
+from lemix_opt.decision_clock import DecisionClock
 from lemix_opt.evaluation import objective_value, response_s
 from lemix_opt.objective import Objective
 from lemix_opt.result import relative_gap
@@ -45,7 +46,7 @@ class WindowOutcome:
     rows : tuple of dict
         One per policy and one for the exact solver, deterministic.
     times : tuple of dict
-        Wall times of the same.
+        Decisions and their wall seconds of the same; one row of the exact solver.
     responses : dict of str to ndarray
         Actual response of every inference task in seconds, by name.
     schedules : dict of str to Schedule
@@ -60,13 +61,15 @@ class WindowOutcome:
 
 def cut(trace: Trace, size: int) -> list[Trace]:
     """Cut a trace, in task order, into windows of at most `size` tasks; each starts at 0 s."""
-    windows = []
-    release_s = trace.instance.workload.release_s
-    for first in range(0, trace.instance.tasks, size):
-        tasks = np.arange(first, min(first + size, trace.instance.tasks))
-        instance = trace.instance.window(tasks, shift_s=float(np.min(release_s[tasks])))
-        windows.append(Trace(instance, trace.actual.take(tasks), trace.truth, trace.provenance))
-    return windows
+    tasks = np.arange(trace.instance.tasks)
+    return [part(trace, tasks[first : first + size]) for first in range(0, tasks.size, size)]
+
+
+def part(trace: Trace, tasks: IntArray) -> Trace:
+    """Return some tasks of a trace, the first released at 0 s."""
+    first_s = float(np.min(trace.instance.workload.release_s[tasks]))
+    instance = trace.instance.window(tasks, shift_s=first_s)
+    return Trace(instance, trace.actual.take(tasks), trace.truth, trace.provenance)
 
 
 def run_window(
@@ -91,17 +94,18 @@ def run_window(
     rows, times, responses, schedules = [], [], {}, {}
     best: tuple[float, Schedule] | None = None
     for name in policies:
-        timed = TimedPolicy(create(name, used))
-        plan = simulate(instance, timed, seed=seed)
+        # Replayed first, so that what is compiled or imported late is there before the clock runs.
+        done = replay(trace, create(name, used), seed=seed)
+        clock = DecisionClock()
+        plan = simulate(instance, create(name, used), seed=seed, clock=clock)
         said = notes_of(instance, plan, validate(instance, plan))
         valid = not any(said.values())
         value = float(np.sum(objective_value(instance, plan, objective)))
         if valid and np.isfinite(value) and (best is None or value < best[0]):
             best = (value, plan)
-        done = replay(trace, create(name, used), seed=seed)
         rows.append(_row(number, name, trace, objective, plan, done, value, said))
         times.append(
-            {"window": number, "name": name, "decisions": timed.decisions, "wall_s": timed.decide_s}
+            {"window": number, "name": name, "decisions": clock.decisions, "wall_s": clock.seconds}
         )
         responses[name] = response_s(instance, done.schedule)[inference]
         schedules[name] = plan

@@ -11,9 +11,10 @@ from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.freshness import freshness, weight_sync_s
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
+from lemix_opt.percentile import percentile
 from lemix_opt.result import Value
 from lemix_opt.schedule import DEFERRED, DONE, DROPPED, UNFINISHED, Schedule
-from lemix_opt.token_metrics import alone_s, percentile, token_metrics
+from lemix_opt.token_metrics import alone_s, token_metrics
 
 
 def response_s(instance: Instance, schedule: Schedule) -> FloatArray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lemix_opt.checks import FloatArray, choice
 from lemix_opt.cost_model import CostModel, mixed_costs
+from lemix_opt.decision_clock import DecisionClock
 from lemix_opt.engine import simulate
 from lemix_opt.engine.follow import follow
 from lemix_opt.engine.planned import chain_of
@@ -54,6 +55,7 @@ def replay(
     time_model: CostModel | None = None,
     memory_model: CostModel | None = None,
     seed: int = 0,
+    clock: DecisionClock | None = None,
 ) -> Outcome:
     """Execute a policy or a schedule under the actual costs of a trace.
 
@@ -79,6 +81,8 @@ def replay(
         decisions under predicted costs measure the predictor.
     seed : int, default 0
         Seed of the generator handed to a policy.
+    clock : DecisionClock, optional
+        Measures the wall time of a policy's decisions; a schedule takes none.
 
     Returns
     -------
@@ -114,7 +118,7 @@ def replay(
     elif timing == "planned":
         raise FieldError("'planned' for a policy", where="timing", expected="'order': no plan")
     else:
-        executed = simulate(instance, policy_or_schedule, actual=trace.actual, seed=seed)
+        executed = simulate(instance, policy_or_schedule, trace.actual, seed, clock)
     score = evaluate(instance, executed)
     return Outcome(executed, score, trace.truth, trace.provenance, shift)
 

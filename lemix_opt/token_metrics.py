@@ -9,12 +9,8 @@ import numpy as np
 
 from lemix_opt.checks import FloatArray
 from lemix_opt.instance import Instance
+from lemix_opt.percentile import percentile
 from lemix_opt.schedule import DONE, Schedule
-
-
-def percentile(values: FloatArray, q: float) -> float:
-    """Percentile that is one of the values, so that infinity never mixes; NaN for none."""
-    return float(np.percentile(values, q, method="higher")) if values.size else nan
 
 
 def ttft_s(instance: Instance, schedule: Schedule) -> FloatArray:

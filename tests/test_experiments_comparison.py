@@ -23,11 +23,8 @@ SMALL = Study(tasks=18, nodes=2, stages=2, load=0.9, seed=3)
 EXACT = ExactSettings(time_limit_s=60)
 
 
-@pytest.mark.parametrize("load", [0.3, 0.9])
-def test_the_load_is_what_was_asked(load: float) -> None:
-    instance = build(Study(tasks=200, load=load)).trace.instance
-    work = (instance.costs.forward_s + instance.costs.backward_s).mean(axis=2).sum()
-    assert work / (4 * instance.workload.release_s.max()) == pytest.approx(load, rel=0.01)
+def test_arrivals_are_on_the_grid_and_as_many_train_as_asked() -> None:
+    instance = build(Study(tasks=200, load=0.9)).trace.instance
     assert on_grid(instance.workload.release_s, instance.tick_s)
     assert instance.workload.is_training.mean() == pytest.approx(0.3)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_cli import lemix
 
-from experiments.conditions import BACKWARD_RATIO, Condition, load_of
+from experiments.conditions import BACKWARD_RATIO, Condition
 from experiments.lemix_grids import BASE, DEFAULT, STUDIES, UNCHECKED, Grid, Variant, grids
 from experiments.lemix_study import bands, run_study, study_text, summarise, write_study
 from experiments.tables import read_parquet
@@ -57,16 +56,6 @@ def test_memory_holds_what_it_says_under_the_published_threshold() -> None:
     }
     # Memory binds: what is looked at is waited for.
     assert found["free"] != found[BASE]
-
-
-def test_load_is_offered_work_over_the_span_of_requests() -> None:
-    trace = Condition(4.0, 0.5, 0.2, 1, tasks=100).problem()
-    work = trace.instance.workload
-    seconds = trace.instance.costs.forward_s.sum() + trace.instance.costs.backward_s.sum()
-    span_s = max(work.release_s[work.is_inference])
-    assert load_of(trace.instance) == pytest.approx(seconds / (4 * 2 * span_s))
-    no_requests = Condition(4.0, 1.0, 0.2, 1, tasks=10).problem()
-    assert load_of(no_requests.instance) == np.inf
 
 
 def test_tables_are_the_same_for_any_number_of_processes(tmp_path: Path) -> None:

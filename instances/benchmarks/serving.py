@@ -31,7 +31,10 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
 """Tasks, nodes and stages."""
 
 LOADS = (0.6, 0.9, 1.2)
-"""Work of a stage / (nodes × time over which tasks are released)."""
+"""Loads drawn for: work of a stage / (nodes × seconds that releases are drawn over).
+
+What an instance offers, `lemix_opt.load.offered_load`, is larger: draws do not reach both ends.
+"""
 
 TRAINING_SHARE = 0.4
 SHORTEST, LONGEST = 20, 1024
@@ -60,7 +63,7 @@ def serving_instance(tasks: int, nodes: int, stages: int, load: float, seed: int
     tasks, nodes, stages : int
         Size; at least one task of each kind.
     load : float
-        Load, above 0.
+        Load drawn for, above 0.
     seed : int
         Seed of the draws.
     """

@@ -49,7 +49,8 @@ class Rules(NamedTuple):
     """The rules of execution as numbers; `beyond` is None where all of them are plain.
 
     `threshold` is the published memory rule, `timed` says whether operations wait for memory by
-    the clock, and `threads` whether a GPU has a second lane.
+    the clock, `threads` whether a GPU has a second lane, and `clocked` whether the wall time of
+    decisions is measured.
     """
 
     beyond: int | None
@@ -63,6 +64,7 @@ class Rules(NamedTuple):
     sync_every: int
     watched: int
     recorded: int
+    clocked: int
     threshold: int
     timed: int
     threads: int
@@ -156,7 +158,7 @@ _I1, _U1 = types.int8, types.uint8
 TRUTH_T = types.NamedTuple(
     tuple(_array(_F8, dimensions, True) for dimensions in (3, 3, 3, 3, 2, 2, 1)), Truth
 )
-RULES_T = types.NamedTuple((_I8,) * 17 + (_F8,) * 5, Rules)
+RULES_T = types.NamedTuple((_I8,) * 18 + (_F8,) * 5, Rules)
 PLAIN_RULES_T = types.NamedTuple((types.none, *RULES_T.types[1:]), Rules)
 BOOKS_T = types.NamedTuple(
     tuple(
@@ -246,11 +248,12 @@ def _sync_s(instance: Instance) -> npt.NDArray[np.float64]:
     return seconds
 
 
-def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
+def rules_of(instance: Instance, watched: int, recorded: int, clocked: bool = False) -> Rules:
     """Return the rules as numbers.
 
     `watched` is the mask of events the policy observes; after `recorded` events the driver hands
-    them over (0: nothing is recorded).
+    them over (0: nothing is recorded). `clocked` says whether decisions are measured in compiled
+    code.
     """
     generation = instance.generation
     contention = instance.contention or Contention()
@@ -272,6 +275,7 @@ def rules_of(instance: Instance, watched: int, recorded: int) -> Rules:
         instance.weight_sync.every if instance.weight_sync else 0,
         watched,
         recorded,
+        int(clocked),
         threshold,
         int(threshold or instance.memory_wait is not None),
         GPU_SHARINGS.index(instance.gpu_sharing),

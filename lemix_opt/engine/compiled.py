@@ -69,6 +69,8 @@ class CompiledPolicy:
 
     def start(self, instance: Instance, rng: np.random.Generator) -> Machine:
         """Open the books of a fresh run."""
+        # Whoever starts a policy asks it next: compilation is no part of its first decision.
+        self.functions()
         return Machine(view_of(instance), self.numbers(instance, rng))
 
     def decide(self, state: Machine, now_s: float, task: int) -> Assign | Defer:

@@ -23,6 +23,7 @@ from lemix_opt.engine.books import (
     Rules,
     Truth,
 )
+from lemix_opt.engine.clock import answer_of
 from lemix_opt.engine.codes import (
     ASK,
     DEFER_INFERENCE,
@@ -131,7 +132,7 @@ def run(
 
     A yielded task (≥ 0) waits for an answer in ``talk[1]`` (code) and ``talk[2]`` (time); negative
     values are ``TOLD_…`` codes. ``talk[0]`` is the time in seconds; ``talk[3:7]`` hold task,
-    stage, node and answer of what is told.
+    stage, node and answer of what is told, ``talk[7:9]`` decisions and their nanoseconds.
 
     `shown` is what policies see. Where requests generate tokens, `view` and `truth` have a row more
     per node: its iterations are forwards of a task of that number.
@@ -366,7 +367,7 @@ def run(
                     task = (key >> ITEM_SHIFT) & 0xFFFFFFFF
                 else:
                     task = key & ((1 << SERIAL_SHIFT) - 1)
-            answer = decide(now, task, shown, state)
+            answer = answer_of(decide, now, task, shown, state, rules, talk)
             at_s = state[0]
             if answer == ASK:
                 yield task

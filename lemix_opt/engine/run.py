@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lemix_opt.costs import Costs
+from lemix_opt.decision_clock import DecisionClock
 from lemix_opt.engine.batches import batches_of
 from lemix_opt.engine.books import NONE, Books, Rules, rules_of, truth_of
+from lemix_opt.engine.clock import DECIDE_NS, DECISIONS
 from lemix_opt.engine.codes import (
     BATCH,
     EVENT_FIELDS,
@@ -43,7 +45,11 @@ RECORDED = 4096
 
 
 def simulate(
-    instance: Instance, policy: Policy, actual: Costs | None = None, seed: int = 0
+    instance: Instance,
+    policy: Policy,
+    actual: Costs | None = None,
+    seed: int = 0,
+    clock: DecisionClock | None = None,
 ) -> Schedule:
     """Run a policy on an instance, event by event.
 
@@ -63,6 +69,8 @@ def simulate(
         Seconds and bytes that really happen; the predictions come true when omitted.
     seed : int, default 0
         Seed of the generator handed to the policy.
+    clock : DecisionClock, optional
+        Measures the wall time of decisions.
 
     Returns
     -------
@@ -90,8 +98,8 @@ def simulate(
             expected=f"fewer than {LARGEST} together",
         )
     if isinstance(policy, CompiledPolicy):
-        return _run_compiled(instance, policy, costs, seed)
-    return _run_python(instance, policy, costs, seed)
+        return _run_compiled(instance, policy, costs, seed, clock)
+    return _run_python(instance, policy, costs, seed, clock)
 
 
 def _mask(policy: Policy) -> int:
@@ -99,17 +107,27 @@ def _mask(policy: Policy) -> int:
     return sum(1 << EVENTS.index(kind) for kind in observed if kind != BATCH)
 
 
-def _run_compiled(instance: Instance, policy: CompiledPolicy, costs: Costs, seed: int) -> Schedule:
+def _run_compiled(
+    instance: Instance,
+    policy: CompiledPolicy,
+    costs: Costs,
+    seed: int,
+    clock: DecisionClock | None,
+) -> Schedule:
     decide, observe = policy.functions()
     numbers = policy.numbers(instance, np.random.default_rng(seed))
-    rules = rules_of(instance, _mask(policy), 0)
+    rules = rules_of(instance, _mask(policy), 0, clock is not None)
     run = _Run(instance, costs, rules, decide, observe, numbers, instance)
     for told in run.loop:
         run.act_on(told)
+    if clock is not None:
+        clock.add(int(run.talk[DECISIONS]), 1e-9 * run.talk.item(DECIDE_NS))
     return run.schedule()
 
 
-def _run_python(instance: Instance, policy: Policy, costs: Costs, seed: int) -> Schedule:
+def _run_python(
+    instance: Instance, policy: Policy, costs: Costs, seed: int, clock: DecisionClock | None
+) -> Schedule:
     # One round of the kernel adds at most a start on every GPU, the ends of all requests of the
     # running batches, and a few events more.
     each = (
@@ -127,7 +145,8 @@ def _run_python(instance: Instance, policy: Policy, costs: Costs, seed: int) -> 
         numbers,
         instance if believed is None else believed(state),
     )
-    talk, answer, observe = run.talk, policy.decide, policy.observe
+    talk, observe = run.talk, policy.observe
+    answer = policy.decide if clock is None else clock.around(policy.decide)
     sees_batches = instance.generation is not None and BATCH in getattr(policy, "observes", ())
     for told in run.loop:
         if numbers[1]:
@@ -197,7 +216,7 @@ class _Run:
     ) -> None:
         self.instance = instance
         self.out_of_memory: list[tuple[int, int, int, float]] = []
-        self.talk = np.zeros(8)
+        self.talk = np.zeros(9)
         self.rows = rows_of(instance, costs)
         self.books = _books(instance, costs, rules, self.rows)
         self.table = IterationTable(instance.tasks, instance.cluster.stages)

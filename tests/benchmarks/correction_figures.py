@@ -15,6 +15,7 @@ from experiments.operation_profiles import OperationProfile, read_operations
 from lemix_opt import Cluster, Costs, Instance, Objective, Schedule, Workload, simulate
 from lemix_opt.correction import OnlineCorrection
 from lemix_opt.evaluation import objective_value, response_s
+from lemix_opt.percentile import percentile
 from predictors.operation_model import OperationTimeModel
 from predictors.operations import KINDS, column
 from predictors.transfer import online_errors
@@ -148,7 +149,7 @@ def measured(instance: Instance, actual: Costs, schedule: Schedule) -> np.ndarra
         [
             value,
             requests.mean(),
-            np.quantile(requests, 0.95),
+            percentile(requests, 95),
             float(np.mean(requests <= instance.workload.slo_s[instance.workload.is_inference])),
         ]
     )
