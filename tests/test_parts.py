@@ -226,23 +226,36 @@ def test_in_one_order_the_micro_batches_of_a_task_follow_each_other() -> None:
 
 
 def test_a_reservation_gives_way_where_all_of_a_node_would_wait_for_good() -> None:
-    # On stage 1, task 1 waits for memory that task 0 frees after its last micro-batch, whose
-    # forward on stage 0 would reach into the backward that task 1 owes there.
-    instance = build(
-        [1, 1],
-        [0.0, 0.0],
-        forward=[6.0, 0.75],
-        backward=[3.0, 0.75],
-        held=3.0,
-        memory=4.0,
-        pipeline="1f1b",
-        micro_batches=3,
+    # On stage 1, task 2 waits for memory that task 1 frees after its last micro-batch, whose
+    # forward there would reach into the backward that task 0 owes.
+    costs = Costs(
+        np.array([[[5.0, 4.0], [3.0, 5.0], [5.0, 1.0]]]),
+        np.array([[[4.0, 4.0], [4.0, 3.0], [6.0, 1.0]]]),
+        np.array([[[2.0, 1.0], [4.0, 3.0], [1.0, 2.0]]]),
+        0.0,
+    )
+    instance = Instance(
+        Cluster(1, 2, [[5.0, 6.0]]),
+        Workload([1, 1, 1], [2.0, 4.0, 4.0], 1, 1),
+        costs,
+        pipeline="gpipe",
+        micro_batches=2,
         release_mode="open",
     )
-    instance = replace(instance, cluster=Cluster(1, 2, [[4.0, 1.5]]))
     schedule = run(instance)
     assert schedule.complete
-    assert starts(schedule)[0, F, 0, 2] == 9.0
+    assert starts(schedule)[1, F, 1, 1] == 20.5
+    assert validate(instance, schedule) == []
+
+
+def test_a_forward_of_training_waits_for_no_backward_under_1f1b() -> None:
+    # At 6 the last forward of task 0 on stage 0 would reach into the backward task 1 owes there.
+    rules: dict[str, Any] = {"pipeline": "1f1b", "micro_batches": 3, "release_mode": "open"}
+    seconds: dict[str, Any] = {"forward": [6.0, 0.75], "backward": [3.0, 0.75]}
+    instance = build([1, 1], [0.0, 0.0], held=3.0, memory=4.0, **seconds, **rules)
+    instance = replace(instance, cluster=Cluster(1, 2, [[4.0, 1.5]]))
+    schedule = run(instance)
+    assert starts(schedule)[0, F, 0, 2] == 6.0
     assert validate(instance, schedule) == []
 
 

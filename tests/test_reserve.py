@@ -86,11 +86,23 @@ def test_no_uneven_pipeline_stalls() -> None:
     assert np.flatnonzero(ratios > WORST).tolist() == []
 
 
-def held(stage: int = 1, release_s: float = 2.5, **kw: Any) -> float:
-    """Return when a request's forward starts on a stage beside two micro-batches of training.
+def second_stage_s(parts: int, order: str = "reserve") -> float:
+    """Return when a request released at 2.5 s starts on stage 1 beside a training task of 1F1B.
 
-    Three stages, forwards 1 s, backwards 2 s per micro-batch: stage 1 owes backwards at 5 and 8.
+    Three stages; micro-batches of 1 s forward and 2 s back, the request 1.5 s. Stage 1 owes
+    backwards at 5 and 8 s; the request is there at 4 s, or at 4.5 behind a third micro-batch.
     """
-    rules = {"stages": 3, "forward": [[2.0], [1.5]], "backward": 4.0, "pipeline": "1f1b"}
-    instance = build([1, 0], [0.0, release_s], **(rules | {"micro_batches": 2} | kw))
-    return starts(run(instance))[1, F, stage]
+    seconds = {"forward": [1.0 * parts, 1.5], "backward": [2.0 * parts, 0.0]}
+    rules: dict[str, Any] = {"pipeline": "1f1b", "micro_batches": parts, "gpu_order": order}
+    return starts(run(build([1, 0], [0.0, 2.5], stages=3, **seconds, **rules)))[1, F, 1]
+
+
+def test_a_request_waits_until_it_is_late_by_two_forwards() -> None:
+    # It may be held back until 4 + 2 · 1.5 s: for the first backward, but not for the second.
+    assert second_stage_s(2) == 7.0
+    assert second_stage_s(2, "backward_first") == 4.0
+
+
+def test_no_request_waits_where_1f1b_limits_the_task() -> None:
+    # With three micro-batches stage 1 may hold two of them at most.
+    assert second_stage_s(3) == second_stage_s(3, "backward_first") == 4.5

@@ -146,9 +146,10 @@ def pick(
     `given` is the item whose forward is next, NONE for no forward, or SEARCH to look for it.
     """
     backward = next_backward(view, truth, books, rules, node, stage, now_s)
-    if backward != NONE and rules.order in (ORDER_RESERVE, ORDER_BACKWARD_FIRST):
-        if rules.order == ORDER_BACKWARD_FIRST or not feeds_first(rules, stage):
-            return 2 * backward + BACKWARD
+    leads = rules.order == ORDER_BACKWARD_FIRST
+    leads = leads or (rules.order == ORDER_RESERVE and not feeds_first(rules, stage))
+    if backward != NONE and leads:
+        return 2 * backward + BACKWARD
     forward = given
     if given == SEARCH:
         forward = next_forward(view, truth, books, rules, node, stage, now_s)
