@@ -21,7 +21,7 @@ from lemix_opt.beyond import beyond_exact_model
 from lemix_opt.checks import floats, whole
 from lemix_opt.errors import FieldError, LemixError, UnsupportedError, unknown
 from lemix_opt.evaluation import objective_value
-from lemix_opt.resolution import PROOF_TOLERANCE
+from lemix_opt.resolution import PROOF_TOLERANCE, Resolution
 from lemix_opt.result import relative_gap
 
 DIGITS = 9
@@ -280,7 +280,8 @@ def _judged(benchmark: Benchmark, objective: str, result: Result) -> dict[str, A
     value = float(np.sum(objective_value(benchmark.instance, schedule, weights)))
     if not np.isfinite(value):
         return {"status": "not all done", "error": "a task is not done", **known}
-    gap = None if known["lower_bound_s"] is None else relative_gap(value, known["lower_bound_s"])
+    low = known["lower_bound_s"]
+    gap = None if low is None else Resolution.of(benchmark.instance, weights).gap(value, low)
     found = {"status": result.status, "objective_s": value, "gap": gap, **known}
     if result.status == "optimal" and (gap is None or gap > PROOF_TOLERANCE):
         found |= {"status": "not proven", "error": "called optimal in spite of a gap"}

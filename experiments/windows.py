@@ -177,6 +177,7 @@ def _compare(row: dict[str, Any], result: Result) -> None:
         return
     if row["proven"]:
         row["optimum_s"] = float(np.sum(result.objective or 0.0))
-        row["above_optimum"] = row["objective_s"] / row["optimum_s"] - 1
+        if row["optimum_s"]:
+            row["above_optimum"] = row["objective_s"] / row["optimum_s"] - 1
     if row["lower_bound_s"] is not None:
         row["gap_to_bound"] = relative_gap(row["objective_s"], row["lower_bound_s"])
