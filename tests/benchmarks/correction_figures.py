@@ -90,7 +90,8 @@ class Mixed:
     nodes: int = 4
     tasks: int = 400
     training_share: float = 0.3
-    load: float = 0.7
+    used: float = 0.7
+    """Share of the rate of tasks that both halves can serve together."""
 
     def problem(self, seed: int, table: OperationProfile, predicted: np.ndarray) -> tuple:
         """Return instance with predicted costs, and the measured ones."""
@@ -126,7 +127,7 @@ class Mixed:
         work_s = (actual.forward_s + actual.backward_s).mean(axis=2)
         # Rates of both halves add up.
         per_task_s = 1 / np.mean(1 / work_s.mean(axis=1)) / self.nodes
-        release_s = np.cumsum(rng.exponential(per_task_s / self.load, self.tasks))
+        release_s = np.cumsum(rng.exponential(per_task_s / self.used, self.tasks))
         unit = float(actual.forward_s[:, kind == 0].sum(axis=2).mean())
         workload = Workload(
             kind, release_s, batch, 2048, slo_s=np.where(kind == 0, 3 * unit, np.inf)
