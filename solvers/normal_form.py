@@ -22,7 +22,8 @@ from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
 from lemix_opt.resolution import Resolution
 from lemix_opt.result import Result, Value
-from lemix_opt.schedule import Schedule
+from lemix_opt.schedule import BACKWARD, Schedule
+from solvers.exact.readout import schedule_at
 from solvers.incumbent import OnSolution, levels_of
 
 ORDINARY = 20
@@ -159,16 +160,18 @@ class NormalForm:
     def _moved(self, schedule: Schedule, by: Fraction) -> Schedule:
         if not by:
             return schedule
-        own = (self.given if by > 0 else self.instance).workload.release_s
-        was = (self.instance if by > 0 else self.given).workload.release_s
-        rows, shift = schedule.operations, float(by)
+        to = self.given if by > 0 else self.instance
+        rows = schedule.operations
         # Times a hair before zero are noise of the shift.
-        start, end = np.maximum(rows.start_s + shift, 0.0), np.maximum(rows.end_s + shift, 0.0)
-        release = np.where(schedule.release_s == was, own, schedule.release_s + shift)
+        start = np.maximum(rows.start_s + float(by), 0.0)
+        if not to.beyond_exact_model and schedule.complete:
+            own = rows.phase <= BACKWARD
+            keys = np.column_stack([rows.task, rows.phase, rows.stage])[own]
+            return schedule_at(to, schedule.node, keys, start[own])
+        end = np.maximum(rows.end_s + float(by), start)
+        release = np.maximum(schedule.release_s + float(by), to.workload.release_s)
         return replace(
-            schedule,
-            operations=replace(rows, start_s=start, end_s=np.maximum(start, end)),
-            release_s=np.maximum(release, 0.0),
+            schedule, operations=replace(rows, start_s=start, end_s=end), release_s=release
         )
 
 

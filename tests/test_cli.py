@@ -53,10 +53,11 @@ def test_solve_exits_by_what_the_schedule_of_a_policy_is(tmp_path: Path) -> None
     simulated = lemix("simulate", "away.json", "--policy", "lemix-reference", cwd=tmp_path)
     assert simulated.returncode == 0, simulated.stdout
     write(requests([900, 100], [10, 10]), tmp_path / "long.json")
-    undone = lemix("solve", "long.json", "--solver", "jsq", "--json", cwd=tmp_path)
+    undone = lemix("solve", "long.json", "--solver", "lemix-reference", "--json", cwd=tmp_path)
     assert undone.returncode == 1
     assert json.loads(undone.stdout)["status"] == "incomplete"
-    said = lemix("simulate", "long.json", "--policy", "jsq", "--out", "s.json", cwd=tmp_path)
+    placed = ("--policy", "lemix-reference", "--out", "s.json")
+    said = lemix("simulate", "long.json", *placed, cwd=tmp_path)
     assert said.returncode == 1
     assert "task 0 needs 909 tokens of KV memory, 800 fit" in said.stdout
     checked = lemix("validate", "long.json", "s.json", cwd=tmp_path)

@@ -31,7 +31,7 @@ GIB = 2.0**30
 
 
 def requests(prompt: list[int], output: list[int]) -> Instance:
-    """One GPU with room for the keys and values of 800 tokens."""
+    """Two nodes of one GPU, with room for the keys and values of 800 and of 2000 tokens."""
     tasks = len(prompt)
     costs = Costs(
         np.full((1, tasks, 1), 0.02),
@@ -41,7 +41,7 @@ def requests(prompt: list[int], output: list[int]) -> Instance:
         iteration=IterationCosts([[0.02]], [[1e-5]], kv_bytes_per_token=[[1.0]]),
     )
     work = Workload([0] * tasks, np.arange(tasks) / 10, 1, prompt, output)
-    return Instance(Cluster(1, 1, 800.0), work, costs, generation=Generation())
+    return Instance(Cluster(2, 1, [[800.0], [2000.0]]), work, costs, generation=Generation())
 
 
 def test_a_request_says_how_many_tokens_it_needs_and_how_many_fit() -> None:

@@ -44,7 +44,7 @@ def test_notes_are_joined_not_overwritten() -> None:
 
 
 def test_a_task_that_is_not_done_makes_the_result_incomplete() -> None:
-    result = solve(requests([900, 100], [10, 10]), "jsq")
+    result = solve(requests([900, 100], [10, 10]), "lemix-reference")
     assert result.status == "incomplete"
     assert result.objective == float("inf")
     assert "task 0 needs 909 tokens of KV memory, 800 fit" in result.explanation

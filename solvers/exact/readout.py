@@ -30,15 +30,28 @@ def schedule_from(instance: Instance, node: IntArray, starts: Mapping[Key, int])
     starts : mapping of (task, phase, stage) to int
         Ticks; phases are `FORWARD` and `BACKWARD` of `lemix_opt.schedule`.
     """
-    node = np.asarray(node, dtype=np.int64)
     keys = np.array(list(starts), dtype=np.int64).reshape(-1, 3)
+    ticks = np.array(list(starts.values()), dtype=np.int64)
+    return schedule_at(instance, node, keys, to_seconds(ticks, instance.tick_s))
+
+
+def schedule_at(instance: Instance, node: IntArray, keys: IntArray, start: FloatArray) -> Schedule:
+    """Return the schedule of a placement and starts in seconds; see `schedule_from`.
+
+    Parameters
+    ----------
+    keys : ndarray of int, shape (R, 3)
+        Task, phase and stage of all forwards and backwards.
+    start : ndarray, shape (R,)
+        Seconds.
+    """
+    node = np.asarray(node, dtype=np.int64)
     task, phase, stage = keys.T
     costs, kind = instance.costs, instance.cluster.node_class[node[task]]
     back = phase == BACKWARD
     duration = np.where(
         back, costs.backward_s[kind, task, stage], costs.forward_s[kind, task, stage]
     )
-    start = to_seconds(np.array(list(starts.values()), dtype=np.int64), instance.tick_s)
     end = start + duration
     closing = costs.closing_s[kind, stage]
     follows = back & (closing > 0)

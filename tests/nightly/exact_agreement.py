@@ -73,7 +73,7 @@ def faults(drawn: Drawn, optimum: tuple[Fraction, ...], result: Result) -> Itera
     if result.status == "infeasible":
         yield "infeasible, though there is a schedule"
     limited = "limit" in result.explanation or result.runtime_s > 0.8 * TIME_LIMIT_S[result.solver]
-    whole = drawn.on_grid and drawn.origin_on_grid
+    whole = drawn.on_grid
     if result.status == "unknown" and not limited:
         yield f"unknown: {result.explanation}"
     if result.status == "feasible" and whole and not limited:
@@ -124,9 +124,7 @@ def judge(seed: int, solvers: tuple[str, ...] = SOLVERS) -> list[Verdict]:
             continue
         outcome = result.status
         if outcome == "feasible":
-            between = not drawn.on_grid or not drawn.origin_on_grid
-            outcome = "between ticks" if between else "not proven"
-            outcome += ", origin only" if drawn.on_grid and between else ""
+            outcome = "not proven" if drawn.on_grid else "between ticks"
         verdicts.append(Verdict(seed, solver, outcome, tuple(faults(drawn, optimum, result))))
     return verdicts
 
