@@ -66,7 +66,9 @@ def test_memory_that_never_binds_needs_no_grid() -> None:
     assert tick_data(ample, bound=False).exact
     assert is_special(ample, MAKESPAN, tick_data(ample, bound=False))
     odd = replace(costs, held_bytes=[[[1.5e6], [1e6 * 2**0.5]]])
-    tight = Instance(Cluster(2, 1, 2.5e6), work, odd, release_mode="open")
+    # No size is near enough to the room for a byte to matter.
+    assert tick_data(Instance(Cluster(2, 1, 2.5e6), work, odd, "open"), bound=False).exact
+    tight = Instance(Cluster(2, 1, 1.5e6 + 1e6 * 2**0.5), work, odd, release_mode="open")
     assert not tick_data(tight, bound=False).exact
     assert tick_data(replace(tight, costs=replace(costs, held_bytes=1e6 / 3)), bound=False).exact
 

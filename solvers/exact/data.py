@@ -21,6 +21,8 @@ TOLERANCE_BYTES = 1e-3
 """Bytes by which a GPU may seem too full, as sums of floats do; the validator's."""
 NOISE_BYTES = 1e-6
 """Distance in bytes to whole units that counts as floating-point noise."""
+MOST_COUNTED = 12
+"""Tasks up to which all sets of them are looked at."""
 MOST_SIZES = 1000
 """Different sizes of which a common unit is looked for where they are no whole bytes."""
 _BY_TASK = ("forward", "backward", "hop", "held")
@@ -131,9 +133,20 @@ def _memory(instance: Instance, horizon: int, *, bound: bool) -> tuple[IntArray,
         rounded = np.where(fits, down, np.maximum(down, space[:, None] + 1))
     else:
         rounded = np.where(fits, np.minimum(up, space[:, None]), up)
-    # Rounding changes nothing where all tasks together have room even if rounded to the safe side.
-    steady = bool(np.all(whole) or np.all(up.sum(axis=1) <= space))
+    steady = bool(np.all(whole)) or _same_sets(down, up, space)
     return rounded.astype(np.int64), space.astype(np.int64), steady
+
+
+def _same_sets(down: FloatArray, up: FloatArray, space: FloatArray) -> bool:
+    """Whether the same sets of tasks have room, held memory rounded down or up."""
+    if np.all(up.sum(axis=1) <= space):
+        return True
+    tasks = down.shape[1]
+    if tasks > MOST_COUNTED:
+        return False
+    sets = np.arange(2**tasks)[:, None] >> np.arange(tasks) & 1
+    fit = [np.einsum("kt,nts->kns", sets, held) <= space for held in (down, up)]
+    return bool(np.array_equal(*fit))
 
 
 def _unit(held: FloatArray, room: float, horizon: int) -> float:
