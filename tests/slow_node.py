@@ -163,7 +163,8 @@ class Node:
         due_s = self.release_s[task]
         for s in range(stage):
             due_s += self.forward_s[task][s] + self.hop_s[task][s]
-        return ready_s <= due_s + 2 * self.forward_s[task][stage] + SLACK_S
+        slack_s = 2 * self.forward_s[task][stage] / max(stage, 1)
+        return ready_s <= due_s + slack_s + SLACK_S
 
     def _may_start(self, stage: int, task: int) -> bool:
         gpu = self.gpus[stage]

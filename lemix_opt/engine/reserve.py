@@ -14,7 +14,8 @@ SLACK_S = 1e-9
 """Seconds by which a forward may overlap a reservation because of floating-point noise."""
 
 LATEST = 2.0
-"""Forwards on a stage by which a request may be late there and still be held back under 1F1B."""
+"""Forwards by which a request may be late and still be held back under 1F1B, on the second stage;
+half as many on the third, a third on the fourth, as each stage adds to what it waits."""
 
 
 @inlined
@@ -33,7 +34,7 @@ def held_until_s(view: View, rules: Rules, task: int, node: int, stage: int) -> 
 
     Without end but under 1F1B, where a GPU that waits may drain the pipeline. Forwards of training
     are not held back there, nor is any where 1F1B limits the task in flight: another micro-batch
-    makes up for a delayed one. A request is, while it is late by `LATEST` forwards at most.
+    makes up for a delayed one. A request is, until it is late by what `LATEST` allows.
     """
     if parts_of(rules) == 1 or rules.pipeline != ONE_F_ONE_B:
         return inf
@@ -45,7 +46,7 @@ def held_until_s(view: View, rules: Rules, task: int, node: int, stage: int) -> 
     due_s = view.release_s[task]
     for s in range(stage):
         due_s += view.forward_s[kind, task, s] + view.hop_s[kind, task, s]
-    return float(due_s + LATEST * view.forward_s[kind, task, stage])
+    return float(due_s + LATEST / max(stage, 1) * view.forward_s[kind, task, stage])
 
 
 @inlined
