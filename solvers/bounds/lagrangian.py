@@ -35,7 +35,7 @@ INERTIA = 0.7
 """Weight of the former direction in the next one."""
 ROUNDING = 1e-9
 """Relative allowance for sums of floats."""
-LARGEST = 5 * 10**7
+LARGEST = 2 * 10**7
 """Array entries above which the bound is not computed."""
 
 
