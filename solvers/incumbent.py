@@ -145,6 +145,9 @@ class Incumbent:
         lower: Value | None = first
         if self.objective.lexicographic and first is not None:
             lower = tuple(-math.inf if b is None else b for b in floor)
+        if rounding and status == "feasible":
+            grid = f"best on the grid of {self.instance.tick_s:g} s; what is left is rounding"
+            explanation = "; ".join(filter(None, (grid, explanation)))
         self._note()
         return Result(
             status=status,
