@@ -1,4 +1,4 @@
-"""Instance files: versioned JSON, gzip by the ending `.gz`."""
+"""Instances as versioned JSON, gzip by the ending `.gz`; what all JSON files share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from instances.json_columns import as_json, decoded
 from lemix_opt.clock import since_first
 from lemix_opt.cluster import Cluster
 from lemix_opt.contention import Contention
@@ -31,6 +32,11 @@ from lemix_opt.workload import FINEST_S, Workload
 LOG = logging.getLogger("lemix_opt")
 MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
+
+LARGE_BYTES = 2**22
+"""Content from here on is packed by the fastest level of gzip."""
+
+_HUGE = 1e300
 
 OPTIONAL_COSTS = {"all_reduce_s": 0.0, "iteration": None}
 OPTIONAL_ITERATION: dict[str, Any] = {
@@ -53,22 +59,9 @@ OPTIONS = {
 """Parts an instance may have; files written before there was such a part lack its name."""
 
 
-def write(instance: Instance, path: str | os.PathLike[str]) -> None:
-    """Write an instance; the file appears whole or not at all.
-
-    Parameters
-    ----------
-    instance : Instance
-        What to write.
-    path : path-like
-        Target; compressed when it ends in ``.gz``.
-    """
-    write_json(INSTANCE_HEADER | instance_to_plain(instance), path)
-
-
-def instance_to_plain(instance: Instance) -> dict[str, Any]:
-    """Return an instance as lists and numbers, ready for JSON."""
-    return columns_to_plain(instance)
+def write_instance_json(instance: Instance, path: str | os.PathLike[str]) -> None:
+    """Write an instance as JSON; see `instances.write`."""
+    write_json(INSTANCE_HEADER | columns_to_plain(instance, as_json), path)
 
 
 def write_json(
@@ -83,7 +76,7 @@ def write_json(
     if indent is not None:
         content = msgspec.json.format(content, indent=indent) + b"\n"
     if path.suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
+        content = gzip.compress(content, 9 if len(content) < LARGE_BYTES else 1, mtime=0)
     write_atomically(path, content)
 
 
@@ -94,26 +87,8 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instance:
-    """Read an instance file.
-
-    Releases so late that floats there are too far apart (`lemix_opt.workload.FINEST_S`) are counted
-    from the first one, exactly; a warning says so, and `Workload.origin_ns` keeps the first.
-
-    Parameters
-    ----------
-    path : path-like
-        A file made by `write`.
-    max_bytes : int, default 2**30
-        Largest content accepted, after decompression.
-
-    Raises
-    ------
-    FileFormatError
-        If the content is no instance file; the message names file and field.
-    LemixError
-        If the instance itself is refused; the message names file and field.
-    """
+def read_instance_json(path: str | os.PathLike[str], max_bytes: int) -> Instance:
+    """Read an instance in JSON; see `instances.read`."""
     form, version = INSTANCE_HEADER.values()
     plain = read_json(path, str(form), int(version), max_bytes)
     if _is_late(plain):
@@ -121,23 +96,23 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Instanc
     return instance_from_plain(plain, Path(path))
 
 
-def _releases(plain: dict[str, Any]) -> list[Any]:
-    workload = plain.get("workload")
-    found = workload.get("release_s") if isinstance(workload, dict) else None
-    return found if isinstance(found, list) else []
-
-
 def _is_late(plain: dict[str, Any]) -> bool:
     """Whether floats are too far apart at some release, all of which are numbers."""
-    found = _releases(plain)
-    numbers = all(isinstance(r, int | float) and not isinstance(r, bool) for r in found)
-    return numbers and any(np.spacing(float(r)) > FINEST_S for r in found)
+    workload = plain.get("workload")
+    found = workload.get("release_s") if isinstance(workload, dict) else None
+    if isinstance(found, list):
+        numbers = all(isinstance(r, int | float) and not isinstance(r, bool) for r in found)
+        # Larger numbers are no floats; the workload refuses them by name.
+        found = np.array([float(r) for r in found if abs(r) < _HUGE]) if numbers else None
+    return isinstance(found, np.ndarray) and bool(np.any(np.spacing(np.abs(found)) > FINEST_S))
 
 
 def _count_from_first(plain: dict[str, Any], path: Path, max_bytes: int) -> None:
     """Count releases from the first one, by the decimals that the file spells, and say so."""
-    exact = msgspec.json.Decoder(float_hook=Decimal)
-    stamps = _releases(exact.decode(read_content(path, "an instance file", max_bytes)))
+    content = read_content(path, "an instance file", max_bytes)
+    parts = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    columns = msgspec.json.decode(parts["workload"], type=dict[str, msgspec.Raw])
+    stamps = msgspec.json.Decoder(float_hook=Decimal).decode(columns["release_s"])
     release_s, origin_ns = since_first(stamps)
     workload = plain["workload"]
     workload["release_s"] = release_s.tolist()
@@ -246,7 +221,7 @@ def _leaves(entry: Any) -> bool:
 def _decode(path: Path, max_bytes: int) -> dict[str, Any]:
     content = read_content(path, "an instance, trace or schedule file", max_bytes)
     try:
-        plain = msgspec.json.decode(content)
+        plain = decoded(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileFormatError(
             f"not JSON in UTF-8 ({error})", where=str(path), expected="a file made by this toolkit"

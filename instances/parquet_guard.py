@@ -7,6 +7,7 @@ believed by readers. This walks the footer and the page headers, both in Thrift'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lemix_opt.errors import FileFormatError
@@ -14,14 +15,14 @@ from lemix_opt.errors import FileFormatError
 MAX_FOOTER_BYTES = 2**20
 MAX_PAGES = 2**17
 CELL_BYTES = 16
-"""Memory of one decoded cell: a number, or the view of a string."""
+"""Memory of one decoded cell of text: the view of a string."""
 _MAGIC = b"PAR1"
 _MAX_DEPTH = 12
 _PLAIN_CODEC = 0
 _ENCODINGS = {0: "PLAIN", 2: "PLAIN_DICTIONARY", 3: "RLE", 8: "RLE_DICTIONARY"}
 
 
-def check_parquet(content: bytes, where: str, columns: tuple[str, ...], max_bytes: int) -> int:
+def check_parquet(content: bytes, where: str, columns: Mapping[str, int], max_bytes: int) -> int:
     """Return the number of rows of an uncompressed flat Parquet file that is safe to decode.
 
     Parameters
@@ -30,8 +31,8 @@ def check_parquet(content: bytes, where: str, columns: tuple[str, ...], max_byte
         The whole file.
     where : str
         Its name, for errors.
-    columns : tuple of str
-        Names it must have, in this order.
+    columns : mapping of str to int
+        Names it must have, in this order, with the bytes of a decoded cell.
     max_bytes : int
         Largest table accepted, decoded.
 
@@ -41,14 +42,14 @@ def check_parquet(content: bytes, where: str, columns: tuple[str, ...], max_byte
         If the file is damaged, has other columns, is compressed, or declares more than is there.
     """
     try:
-        rows = _check(content, where, columns)
+        rows = _check(content, where, tuple(columns))
     except (_DamageError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(
             f"damaged Parquet ({error})", where=where, expected="a table written by this toolkit"
         ) from None
-    if rows * len(columns) * CELL_BYTES > max_bytes:
+    if rows * sum(columns.values()) > max_bytes:
         raise FileFormatError(
             f"{rows} rows of {len(columns)} columns",
             where=where,

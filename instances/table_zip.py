@@ -7,16 +7,17 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from instances.parquet_guard import check_parquet
+from instances.parquet_guard import CELL_BYTES, check_parquet
 from lemix_opt.errors import FileFormatError
-from lemix_opt.files import existing_file, write_atomically
+from lemix_opt.files import existing_file, new_file
 from lemix_opt.recording import FLOAT, INT, TEXT
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -24,6 +25,13 @@ Layout = Mapping[str, str]
 """Names of a table's columns, in order, with their kinds."""
 
 MAX_HEADER_BYTES = 2**24
+MAX_BYTES = 2**32
+"""Largest file of tables that is read, decompressed and decoded."""
+MOST_IN_JSON = 100_000
+"""Tasks up to which a file whose ending says nothing is JSON."""
+LARGE_BYTES = 2**20
+"""A table of more bytes is stored as it is, unless asked otherwise."""
+_MAGIC = b"PK\x03\x04"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -35,41 +43,77 @@ _DAMAGE = (
     RuntimeError,
     UnicodeDecodeError,
     ValueError,
+    OSError,
 )
 
 
+def is_zip(path: str | os.PathLike[str], expected: str) -> bool:
+    """Whether a file begins as a zip file does, whatever its name."""
+    with existing_file(path, expected).open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def wants_tables(path: str | os.PathLike[str], tasks: int) -> bool:
+    """Whether a file of so many tasks is written as tables: by its ending, else by their number."""
+    ending = Path(path).suffix
+    return ending == ".zip" or (ending not in (".json", ".gz") and tasks > MOST_IN_JSON)
+
+
 def write_tables(
-    path: str | os.PathLike[str], header: str, plain: Any, tables: Mapping[str, Columns]
+    path: str | os.PathLike[str],
+    header: str,
+    plain: Any,
+    tables: Iterable[tuple[str, Columns]],
+    compress: bool | None = None,
 ) -> None:
     """Write a JSON header called `header` and tables; the file appears whole or not at all.
 
     The same content gives the same bytes. Parquet is written without compression of its own, so
     that the zip's is the only one and bounds what reading takes.
+
+    Parameters
+    ----------
+    path : path-like
+        Target.
+    header : str
+        Name of the header.
+    plain : Any
+        Its content.
+    tables : iterable of (str, columns)
+        Names and columns; each is written before the next one is asked for.
+    compress : bool, optional
+        Whether the zip compresses tables; those up to `LARGE_BYTES` when omitted.
     """
+    with new_file(path) as file, zipfile.ZipFile(file, "w", compresslevel=6) as archive:
+        text = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+        archive.writestr(_member(header, True), text)
+        for name, columns in tables:
+            content = _parquet(columns)
+            small = content.nbytes <= LARGE_BYTES
+            # Columns of many digits take the thorough levels ten times as long for a tenth.
+            member = _member(f"{name}.parquet", small if compress is None else compress)
+            archive.writestr(member, content, compresslevel=6 if small else 1)
+
+
+def _parquet(columns: Columns) -> memoryview:
     import polars as pl
 
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        text = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
-        archive.writestr(_member(header), text)
-        for name, columns in tables.items():
-            frame = pl.DataFrame(
-                [
-                    pl.Series(key, column.tolist(), dtype=pl.String)
-                    if column.dtype == object
-                    else pl.Series(key, np.ascontiguousarray(column))
-                    for key, column in columns.items()
-                ]
-            )
-            content = io.BytesIO()
-            frame.write_parquet(content, compression="uncompressed", statistics=False)
-            archive.writestr(_member(f"{name}.parquet"), content.getvalue())
-    write_atomically(path, made.getvalue())
+    frame = pl.DataFrame(
+        [
+            pl.Series(key, column.tolist(), dtype=pl.String)
+            if column.dtype == object
+            else pl.Series(key, np.ascontiguousarray(column))
+            for key, column in columns.items()
+        ]
+    )
+    content = io.BytesIO()
+    frame.write_parquet(content, compression="uncompressed", statistics=False)
+    return content.getbuffer()
 
 
-def _member(name: str) -> zipfile.ZipInfo:
+def _member(name: str, compress: bool) -> zipfile.ZipInfo:
     member = zipfile.ZipInfo(name, _DATE)
-    member.compress_type = zipfile.ZIP_DEFLATED
+    member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     member.external_attr = 0o644 << 16
     return member
 
@@ -98,7 +142,8 @@ class TableZip:
         if self.path.stat().st_size > max_bytes:
             raise self._too_large()
         try:
-            self._archive = zipfile.ZipFile(io.BytesIO(self.path.read_bytes()))
+            # Closed with this object; tables are read one by one, so that only one is in memory.
+            self._archive = zipfile.ZipFile(self.path)
         except _DAMAGE as error:
             raise FileFormatError(
                 f"not a zip file ({error})", where=str(self.path), expected=expected
@@ -164,10 +209,12 @@ class TableZip:
 
         content = self._content(f"{name}.parquet", self.left)
         where = f"{self.path}: {name}"
-        rows = check_parquet(content, where, tuple(layout), self.left)
-        self.left -= rows * len(layout) * 16
+        cell_bytes = {key: CELL_BYTES if kind == TEXT else 8 for key, kind in layout.items()}
+        rows = check_parquet(content, where, cell_bytes, self.left)
+        self.left -= rows * sum(cell_bytes.values())
         try:
             frame = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
+            del content
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise FileFormatError(
                 f"damaged Parquet ({str(error)[:100]})", where=where, expected=self.expected

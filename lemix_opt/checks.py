@@ -70,6 +70,41 @@ def floats(
         Whether infinity is allowed; NaN never is.
     """
     array = _fit(name, _raw(name, value), shape).astype(np.float64)
+    if not _within(array, minimum, above, maximum, infinite):
+        _name_bad_float(name, array, minimum, above, maximum, infinite)
+    array.flags.writeable = False
+    return array
+
+
+def _within(
+    array: FloatArray,
+    minimum: float | None,
+    above: float | None,
+    maximum: float | None,
+    infinite: bool,
+) -> bool:
+    """Whether all entries are in bounds, by the extremes alone: no array of the same length."""
+    if not array.size:
+        return True
+    # NaN spreads into both extremes, and is in no bounds.
+    low, high = float(array.min()), float(array.max())
+    return (
+        low <= high
+        and (infinite or (low > -np.inf and high < np.inf))
+        and (minimum is None or low >= minimum)
+        and (above is None or low > above)
+        and (maximum is None or high <= maximum)
+    )
+
+
+def _name_bad_float(
+    name: str,
+    array: FloatArray,
+    minimum: float | None,
+    above: float | None,
+    maximum: float | None,
+    infinite: bool,
+) -> None:
     _first(name, array, np.isnan(array), "a number, not NaN")
     if not infinite:
         _first(name, array, np.isinf(array), "a finite number")
@@ -79,8 +114,6 @@ def floats(
         _first(name, array, array <= above, f"more than {above:g}")
     if maximum is not None:
         _first(name, array, array > maximum, f"at most {maximum:g}")
-    array.flags.writeable = False
-    return array
 
 
 def integers(
@@ -100,9 +133,9 @@ def integers(
     if array.dtype.kind == "u":
         _first(name, array, array > np.iinfo(np.int64).max, "a number below 2^63")
     array = array.astype(np.int64)
-    if minimum is not None:
+    if minimum is not None and array.size and array.min() < minimum:
         _first(name, array, array < minimum, f"at least {minimum}")
-    if maximum is not None:
+    if maximum is not None and array.size and array.max() > maximum:
         _first(name, array, array > maximum, f"at most {maximum}")
     array.flags.writeable = False
     return array

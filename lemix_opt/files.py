@@ -7,6 +7,8 @@ import io
 import os
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -101,10 +103,17 @@ def _up_to(file: BinaryIO | gzip.GzipFile, size: int) -> bytes:
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Put `content` at `path`; when anything fails, what was there before stays as it was.
+    """Put `content` at `path`, as `new_file` does."""
+    with new_file(path) as file:
+        file.write(content)
 
-    A link stays one, and its target is replaced. What is no regular file, such as ``/dev/null``,
-    stays too and is written to.
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that is at `path` once all is written.
+
+    When anything fails, what was there before stays as it was. A link stays one, and its target is
+    replaced. What is no regular file, such as ``/dev/null``, stays too and is written to.
 
     Raises
     ------
@@ -120,7 +129,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise LemixError("is a folder", where=str(path), expected="a file to write")
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            yield file
         return
     # Names may be as long as the file system allows.
     try:
@@ -131,7 +141,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         ) from None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # Temporary files are private; the result gets the rights of any new file.

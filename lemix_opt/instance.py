@@ -33,6 +33,14 @@ PLAIN_RULES = {
 """Values within the exact model of the fields that may go beyond it."""
 
 
+def _all_at_most(rows: FloatArray, limits: FloatArray) -> BoolArray:
+    """Whether all entries of a row are within the limits of their columns."""
+    within = np.ones(len(rows), dtype=bool)
+    for column, limit in zip(rows.T, limits, strict=True):
+        within &= column <= limit
+    return within
+
+
 @dataclass(frozen=True, eq=False)
 class Instance:
     """Cluster, workload, predicted costs and the rules of execution.
@@ -357,11 +365,19 @@ class Instance:
 
     def fits(self) -> BoolArray:
         """Whether a task fits alone on a node, shape (T, N)."""
-        held = self.peak_bytes(self.costs)[self.cluster.node_class]
-        return np.asarray((held <= self.room_bytes[:, None, :]).all(axis=2).T)
+        held, room = self.peak_bytes(self.costs), self.room_bytes
+        found = np.empty((self.tasks, self.cluster.nodes), dtype=bool)
+        # Nodes of one kind are looked at once: costs by task are the largest arrays there are.
+        alike: dict[tuple[int, bytes], BoolArray] = {}
+        for node, kind in enumerate(self.cluster.node_class.tolist()):
+            key = kind, room[node].tobytes()
+            if key not in alike:
+                alike[key] = _all_at_most(held[kind], room[node])
+            found[:, node] = alike[key]
+        return found
 
     @property
-    def fits_everywhere(self) -> bool:
+    def fits_everywhere((self) -> bool:
         """Whether every task fits alone on every node."""
         peak = self.peak_bytes(self.costs)
         # Column by column, since numpy takes maxima over rows of few entries slowly.

@@ -91,10 +91,19 @@ class Operations:
 
     def sorted(self) -> Operations:
         """Return the rows in the canonical order: task, phase, stage, micro-batch."""
-        if getattr(self, "_canonical", False):
+        if getattr(self, "_canonical", False) or self._in_order():
             return self
         order = np.lexsort((self.micro_batch, self.stage, self.phase, self.task))
         return self.take(order)
+
+    def _in_order(self) -> bool:
+        """Whether no row comes before the one ahead of it; sorting takes ten times as long."""
+        ahead = np.zeros(max(self.rows - 1, 0), dtype=bool)
+        for column in (self.micro_batch, self.stage, self.phase, self.task):
+            before, after = column[:-1], column[1:]
+            ahead &= before == after
+            ahead |= before > after
+        return not ahead.any()
 
     def __eq__(self, other: object) -> bool:
         return arrays_equal(self, other)

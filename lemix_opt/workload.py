@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -90,8 +91,8 @@ class Workload:
             )
         object.__setattr__(self, "origin_ns", int(self.origin_ns))
         self._check_digits()
-        for code in (INFERENCE, TRAINING):
-            tasks = np.flatnonzero(kind == code)
+        for mask in (self.is_inference, self.is_training):
+            tasks = np.flatnonzero(mask)
             steps = np.diff(self.release_s[tasks])
             if np.any(steps < 0):
                 task = int(tasks[int(np.argmax(steps < 0)) + 1])
@@ -102,9 +103,9 @@ class Workload:
                 )
 
     def _check_digits(self) -> None:
-        coarse = np.spacing(self.release_s) > FINEST_S
-        if coarse.any():
-            task = int(np.argmax(coarse))
+        latest = self.release_s.max(initial=0.0)
+        if np.spacing(latest) > FINEST_S:
+            task = int(np.argmax(np.spacing(self.release_s) > FINEST_S))
             last = float(self.release_s[task])
             raise FieldError(
                 f"release {last!r} s is so late that floats there are "
@@ -121,15 +122,20 @@ class Workload:
         """Number of tasks T."""
         return int(self.kind.shape[0])
 
-    @property
+    @cached_property
     def is_training(self) -> BoolArray:
-        """Mask of training tasks, shape (T,)."""
-        return np.equal(self.kind, TRAINING)
+        """Mask of training tasks, shape (T,), read-only."""
+        return self._of_kind(TRAINING)
 
-    @property
+    @cached_property
     def is_inference(self) -> BoolArray:
-        """Mask of inference tasks, shape (T,)."""
-        return np.equal(self.kind, INFERENCE)
+        """Mask of inference tasks, shape (T,), read-only."""
+        return self._of_kind(INFERENCE)
+
+    def _of_kind(self, code: int) -> BoolArray:
+        mask = np.equal(self.kind, code)
+        mask.flags.writeable = False
+        return mask
 
     def take(self, tasks: IntArray, *, shift_s: float = 0.0) -> Workload:
         """Return the tasks with the given ids, in that order, released `shift_s` earlier."""
