@@ -1,7 +1,7 @@
 """Generators, dataset registry, readers and writers."""
 
 from instances.datasets import load
-from instances.files import read, write
 from instances.generate import generate, stretch
+from instances.instance_files import read, write
 
 __all__ = ["generate", "load", "read", "stretch", "write"]

@@ -6,21 +6,21 @@ The format is described in ``docs/traces.md``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from instances.files import located
-from instances.table_zip import Columns, TableZip, write_tables
-from instances.trace_header import NAME, Header, header_of
+from instances.table_zip import MAX_BYTES, Columns, TableZip, write_tables
+from instances.trace_header import NAME, SIDES, Header, costs_of, header_of
 from instances.trace_header import read_header as header_in
 from instances.trace_tables import problem_tables, read_problem, read_schedule, schedule_tables
 from lemix_opt.errors import FileFormatError, LemixError
 from lemix_opt.recording import LAYOUTS, Recording, table
 from lemix_opt.trace import Trace
 
-MAX_BYTES = 2**30
-"""Largest trace that is read, decompressed and decoded."""
 
-
-def write_trace(content: Trace | Recording, path: str | os.PathLike[str]) -> None:
+def write_trace(
+    content: Trace | Recording, path: str | os.PathLike[str], *, compress: bool | None = None
+) -> None:
     """Write a trace, or a recording alone; the file appears whole or not at all.
 
     Parameters
@@ -29,16 +29,22 @@ def write_trace(content: Trace | Recording, path: str | os.PathLike[str]) -> Non
         What to write; the same content gives the same bytes.
     path : path-like
         Target.
+    compress : bool, optional
+        Whether tables are compressed, which takes several times as long as writing them; those of
+        at most `table_zip.LARGE_BYTES` are when omitted.
     """
+    write_tables(path, NAME, header_of(content), _tables(content), compress)
+
+
+def _tables(content: Trace | Recording) -> Iterator[tuple[str, Columns]]:
     recording = content if isinstance(content, Recording) else content.recording
-    tables: dict[str, Columns] = {}
     if isinstance(content, Trace):
-        tables |= problem_tables(content)
+        yield from problem_tables(content.instance, costs_of(content))
         if content.schedule is not None:
-            tables |= schedule_tables(content.schedule)
+            yield from schedule_tables(content.schedule)
     if recording is not None:
-        tables |= {name: dict(getattr(recording, name)) for name in LAYOUTS}
-    write_tables(path, NAME, header_of(content), tables)
+        for name in LAYOUTS:
+            yield name, dict(getattr(recording, name))
 
 
 def read_header(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Header:
@@ -53,7 +59,7 @@ def read_trace(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> T
     ----------
     path : path-like
         The file.
-    max_bytes : int, default 2**30
+    max_bytes : int, default 2**32
         Largest content accepted, decompressed and decoded.
 
     Raises
@@ -74,7 +80,7 @@ def read_trace(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> T
         )
     said, schedule = header.provenance, None
     try:
-        instance, actual = read_problem(archive, header.problem)
+        instance, actual = read_problem(archive, header.problem, SIDES)
         if header.schedule:
             stages = instance.cluster.stages
             schedule = read_schedule(archive, header.generated, instance.tasks, stages)

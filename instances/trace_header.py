@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,9 +21,14 @@ from lemix_opt.trace import Trace
 
 FORMAT, VERSION = "lemix-opt trace", 2
 NAME = "trace.json"
+SIDES = ("predicted", "actual")
+"""Costs in a trace."""
 
 
-class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+Kind = TypeVar("Kind")
+
+
+class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sizes and rules of an instance; fields without a remark are those of `Instance`.
 
     Parameters
@@ -32,7 +38,8 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node_class : list of int
         Class of every node.
     predicted_iterations, actual_iterations : bool
-        Whether predicted and actual costs know iterations of token generation.
+        Whether predicted and actual costs know iterations of token generation; an instance file
+        has no actual ones.
     predicted_knots, actual_knots : int, default 0
         Knots of their curves over tokens.
     origin_ns : int, default 0
@@ -44,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes: int
     node_class: list[int]
     predicted_iterations: bool
-    actual_iterations: bool
+    actual_iterations: bool = False
     release_mode: str
     pipeline: str
     micro_batches: int
@@ -106,12 +113,17 @@ def header_of(content: Trace | Recording) -> dict[str, Any]:
         "recording": recording is not None,
         "schedule": schedule is not None,
         "generated": schedule is not None and schedule.generated is not None,
-        "problem": None if trace is None else _problem(trace),
+        "problem": None if trace is None else problem_of(trace.instance, costs_of(trace)),
     }
 
 
-def _problem(trace: Trace) -> dict[str, Any]:
-    instance = trace.instance
+def costs_of(trace: Trace) -> dict[str, Costs]:
+    """Return both costs of a trace, by their side."""
+    return dict(zip(SIDES, (trace.instance.costs, trace.actual), strict=True))
+
+
+def problem_of(instance: Instance, sides: Mapping[str, Costs]) -> dict[str, Any]:
+    """Return the sizes and rules of an instance, ready for JSON, with costs by their side."""
     plain: dict[str, Any] = {
         f.name: getattr(instance, f.name)
         for f in fields(Instance)
@@ -120,15 +132,16 @@ def _problem(trace: Trace) -> dict[str, Any]:
     for name in OPTIONS:
         plain[name] = None if plain[name] is None else columns_to_plain(plain[name])
     unit = instance.slo_unit_s
+    said: dict[str, Any] = {
+        f"{side}_iterations": costs.iteration is not None for side, costs in sides.items()
+    }
+    said |= {f"{side}_knots": _knots(costs) for side, costs in sides.items()}
     return plain | {
         "nodes": instance.cluster.nodes,
         "stages": instance.cluster.stages,
         "classes": instance.costs.classes,
         "node_class": instance.cluster.node_class.tolist(),
-        "predicted_iterations": instance.costs.iteration is not None,
-        "actual_iterations": trace.actual.iteration is not None,
-        "predicted_knots": _knots(instance.costs),
-        "actual_knots": _knots(trace.actual),
+        **said,
         "slo_unit_s": None if unit is None or math.isnan(unit) else unit,
         "origin_ns": instance.workload.origin_ns,
     }
@@ -139,19 +152,24 @@ def _knots(costs: Costs) -> int:
 
 
 def read_header(archive: TableZip) -> Header:
-    """Return the header of an open file.
+    """Return the header of an open trace file; see `header_in`."""
+    return header_in(archive, NAME, FORMAT, VERSION, Header)
+
+
+def header_in(archive: TableZip, name: str, form: str, version: int, kind: type[Kind]) -> Kind:
+    """Return the header `name` of an open file.
 
     Raises
     ------
     FileFormatError
-        If it is not the header of a trace of this version.
+        If it is not the header of this form and version.
     """
-    where = f"{archive.path}: {NAME}"
+    where = f"{archive.path}: {name}"
     try:
-        plain = msgspec.json.decode(archive.header(NAME))
+        plain = msgspec.json.decode(archive.header(name))
         found = plain.pop("format", None), plain.pop("version", None)
-        if found == (FORMAT, VERSION):
-            return msgspec.convert(plain, Header)
+        if found == (form, version):
+            return msgspec.convert(plain, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError) as error:
         raise FileFormatError(
             f"{error}", where=where, expected="a header written by this toolkit"
@@ -159,5 +177,5 @@ def read_header(archive: TableZip) -> Header:
     raise FileFormatError(
         f"format {str(found[0])[:40]!r}, version {str(found[1])[:40]}",
         where=where,
-        expected=f"{FORMAT!r}, version {VERSION}",
+        expected=f"{form!r}, version {version}",
     )

@@ -1,8 +1,9 @@
-"""The tables of a trace file, to and from the objects they stand for."""
+"""Tables of instances, traces and schedules, to and from the objects they stand for."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -19,7 +20,6 @@ from lemix_opt.generation import IterationCosts
 from lemix_opt.instance import Instance
 from lemix_opt.recording import FLOAT, INT
 from lemix_opt.schedule import Operations, Schedule
-from lemix_opt.trace import Trace
 from lemix_opt.workload import COLUMNS, Workload
 
 _Arrays = dict[str, npt.NDArray[Any]]
@@ -58,64 +58,67 @@ def _flat(array: npt.NDArray[Any], stages: int) -> npt.NDArray[Any]:
     return array.reshape(-1)
 
 
-def problem_tables(trace: Trace) -> dict[str, Columns]:
-    """Return the tables of tasks, GPUs, predicted and actual costs."""
-    instance = trace.instance
+def problem_tables(instance: Instance, sides: Mapping[str, Costs]) -> Iterator[tuple[str, Columns]]:
+    """Yield the tables of tasks, GPUs and costs, under the name of their side, one at a time."""
     work, cluster = instance.workload, instance.cluster
     classes, stages = instance.costs.classes, cluster.stages
+    for side, costs in sides.items():
+        if costs.iteration is not None and costs.iteration.token_knots.size:
+            knots, curve = costs.iteration.token_knots, costs.iteration.token_s
+            yield f"{side}_knots", _index({"knot": knots.size}) | {"tokens": knots}
+            sizes = {"class": classes, "stage": stages, "knot": knots.size}
+            yield f"{side}_curve", _index(sizes) | {"token_s": curve.reshape(-1)}
+    yield "tasks", _index({"task": work.tasks}) | {n: getattr(work, n) for n in _WORKLOAD}
+    gpus = _index({"node": cluster.nodes, "stage": stages})
+    yield "gpus", gpus | {"memory_bytes": cluster.memory_bytes.reshape(-1)}
     by_task = _index({"class": classes, "task": work.tasks, "stage": stages})
-    by_stage = _index({"class": classes, "stage": stages})
-    curves: dict[str, Columns] = {}
-    for side, costs in (("predicted", instance.costs), ("actual", trace.actual)):
+    for side, costs in sides.items():
         by_task |= {f"{side}_{n}": _flat(getattr(costs, n), stages) for n in _BY_TASK}
+    yield "costs", by_task
+    del by_task
+    by_stage = _index({"class": classes, "stage": stages})
+    for side, costs in sides.items():
         by_stage |= {f"{side}_{n}": getattr(costs, n).reshape(-1) for n in _BY_STAGE}
         if costs.iteration is not None:
             for name in _ITERATION:
                 value = getattr(costs.iteration, name)
                 by_stage[f"{side}_iteration_{name}"] = _flat(value, stages)
-            knots, curve = costs.iteration.token_knots, costs.iteration.token_s
-            if knots.size:
-                curves[f"{side}_knots"] = _index({"knot": knots.size}) | {"tokens": knots}
-                sizes = {"class": classes, "stage": stages, "knot": knots.size}
-                curves[f"{side}_curve"] = _index(sizes) | {"token_s": curve.reshape(-1)}
-    return curves | {
-        "tasks": _index({"task": work.tasks}) | {n: getattr(work, n) for n in _WORKLOAD},
-        "gpus": _index({"node": cluster.nodes, "stage": stages})
-        | {"memory_bytes": cluster.memory_bytes.reshape(-1)},
-        "costs": by_task,
-        "stages": by_stage,
-    }
+    yield "stages", by_stage
 
 
-def schedule_tables(schedule: Schedule) -> dict[str, Columns]:
-    """Return the tables of what was executed."""
+def schedule_tables(schedule: Schedule) -> Iterator[tuple[str, Columns]]:
+    """Yield the tables of what was executed, one at a time."""
     rows, lost, made = schedule.operations, schedule.out_of_memory, schedule.generated
     types = {INT: np.int64, FLOAT: np.float64}
-    tables: dict[str, Columns] = {
-        "placed": _index({"task": schedule.tasks}) | {n: getattr(schedule, n) for n in _PLACED},
-        # Tables of the engine have narrower integers.
-        "operations": {n: getattr(rows, n).astype(types[k]) for n, k in _OPERATIONS.items()},
-        "out_of_memory": {
+    yield "placed", _index({"task": schedule.tasks}) | {n: getattr(schedule, n) for n in _PLACED}
+    # Tables of the engine have narrower integers.
+    yield (
+        "operations",
+        {n: getattr(rows, n).astype(types[k], copy=False) for n, k in _OPERATIONS.items()},
+    )
+    yield (
+        "out_of_memory",
+        {
             name: np.array([event[i] for event in lost], dtype=types[kind])
             for i, (name, kind) in enumerate(_LOST.items())
         },
-    }
+    )
     if schedule.gave_way:
-        tables["gave_way"] = {
-            name: np.array([pair[i] for pair in schedule.gave_way], dtype=types[kind])
-            for i, (name, kind) in enumerate(_GAVE_WAY.items())
-        }
+        yield (
+            "gave_way",
+            {
+                name: np.array([pair[i] for pair in schedule.gave_way], dtype=types[kind])
+                for i, (name, kind) in enumerate(_GAVE_WAY.items())
+            },
+        )
     if made is not None:
         turns = made.iterations
         shape = {"iteration": turns.rows, "stage": turns.start_s.shape[1]}
-        tables["generated"] = _index({"task": schedule.tasks}) | {
-            n: getattr(made, n) for n in _MADE
-        }
-        tables["iterations"] = {n: getattr(turns, n) for n in _TURNS}
-        tables["iteration_stages"] = _index(shape) | {
-            n: getattr(turns, n).reshape(-1) for n in _SPAN
-        }
-    return tables
+        of_tasks = _index({"task": schedule.tasks})
+        yield "generated", of_tasks | {n: getattr(made, n) for n in _MADE}
+        yield "iterations", {n: getattr(turns, n) for n in _TURNS}
+        spans = {n: getattr(turns, n).reshape(-1) for n in _SPAN}
+        yield "iteration_stages", _index(shape) | spans
 
 
 def _indexed(
@@ -131,23 +134,27 @@ def _indexed(
             where=f"{archive.path}: {name}",
             expected=" x ".join(f"{size} ({key})" for key, size in sizes.items()),
         )
-    for key, wanted in _index(sizes).items() if rows else ():
-        wrong = np.flatnonzero(found[key] != wanted)
-        if wrong.size:
-            row = int(wrong[0])
-            raise FileFormatError(
-                f"{found[key][row]}",
-                where=f"{archive.path}: {name}.{key}[{row}]",
-                expected=f"{wanted[row]}: one row for every entry, in order",
-            )
     shape = tuple(sizes.values())
+    for axis, key in enumerate(sizes if rows else ()):
+        # Compared by broadcasting: the wanted numbers of all rows would be as many again.
+        column = found.pop(key)
+        wanted = np.arange(shape[axis]).reshape(-1, *[1] * (len(shape) - 1 - axis))
+        wrong = column.reshape(shape) != wanted
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise FileFormatError(
+                f"{column[row]}",
+                where=f"{archive.path}: {name}.{key}[{row}]",
+                expected=f"{np.broadcast_to(wanted, shape).flat[row]}: one row for every entry, "
+                "in order",
+            )
     return {
         key: found[key].reshape(shape)[..., : shape[-1] - key.endswith("hop_s")] for key in columns
     }
 
 
-def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
-    """Return the instance and the actual costs.
+def read_problem(archive: TableZip, problem: Problem, sides: tuple[str, ...]) -> list[Any]:
+    """Return the instance, and the costs of all sides after the first, which are its own.
 
     Raises
     ------
@@ -159,33 +166,29 @@ def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
     sizes = {"node": problem.nodes, "class": problem.classes, "stage": problem.stages}
     for name, size in sizes.items():
         # numpy counts in 64 bits; what fits into the file is far less.
-        if not 1 <= size <= archive.max_bytes:
-            raise FileFormatError(
-                f"{size}", where=f"{archive.path}: problem: {name}", expected="a possible number"
-            )
+        possible(archive, f"problem: {name}", size, 1)
     work = archive.table("tasks", {"task": INT, **_WORKLOAD})
     by_class = {name: sizes[name] for name in ("class", "stage")}
     of_tasks = {"class": sizes["class"], "task": len(work.pop("task")), "stage": sizes["stage"]}
     memory = _indexed(
         archive, "gpus", {name: sizes[name] for name in ("node", "stage")}, {"memory_bytes": FLOAT}
     )
-    knots = {"predicted": problem.predicted_knots, "actual": problem.actual_knots}
-    generates = {"predicted": problem.predicted_iterations, "actual": problem.actual_iterations}
     by_task = _indexed(
-        archive, "costs", of_tasks, {f"{side}_{n}": FLOAT for side in generates for n in _BY_TASK}
+        archive, "costs", of_tasks, {f"{side}_{n}": FLOAT for side in sides for n in _BY_TASK}
     )
+    iterates = {side: getattr(problem, f"{side}_iterations") for side in sides}
     names = {
-        side: _BY_STAGE + tuple(f"iteration_{n}" for n in _ITERATION if generates[side])
-        for side in generates
+        side: _BY_STAGE + tuple(f"iteration_{n}" for n in _ITERATION if iterates[side])
+        for side in sides
     }
     by_stage = _indexed(
-        archive, "stages", by_class, {f"{side}_{n}": FLOAT for side in names for n in names[side]}
+        archive, "stages", by_class, {f"{side}_{n}": FLOAT for side in sides for n in names[side]}
     )
 
     def costs(side: str) -> dict[str, Any]:
-        turns = {n: by_stage[f"{side}_iteration_{n}"] for n in _ITERATION if generates[side]}
-        if knots[side]:
-            of_knots = {"knot": knots[side]}
+        turns = {n: by_stage[f"{side}_iteration_{n}"] for n in _ITERATION if iterates[side]}
+        if knots := getattr(problem, f"{side}_knots"):
+            of_knots = {"knot": knots}
             turns["token_knots"] = _indexed(archive, f"{side}_knots", of_knots, {"tokens": FLOAT})[
                 "tokens"
             ]
@@ -193,7 +196,8 @@ def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
                 archive, f"{side}_curve", by_class | of_knots, {"token_s": FLOAT}
             )["token_s"]
         return {
-            **{n: by_task[f"{side}_{n}"] for n in _BY_TASK},
+            # Taken out, since objects copy them.
+            **{n: by_task.pop(f"{side}_{n}") for n in _BY_TASK},
             **{n: by_stage[f"{side}_{n}"] for n in _BY_STAGE},
             "iteration": turns or None,
         }
@@ -206,9 +210,17 @@ def read_problem(archive: TableZip, problem: Problem) -> tuple[Instance, Costs]:
         **memory,
     }
     plain["workload"] = {**work, "origin_ns": problem.origin_ns}
-    plain["costs"] = costs("predicted")
-    instance = instance_from_plain(plain, archive.path)
-    return instance, costs_from_plain(costs("actual"), plain, archive.path, "actual")
+    plain["costs"] = costs(sides[0])
+    others = [costs_from_plain(costs(side), plain, archive.path, side) for side in sides[1:]]
+    return [instance_from_plain(plain, archive.path), *others]
+
+
+def possible(archive: TableZip, name: str, size: int, least: int) -> None:
+    """Raise for a size out of a header that no array has."""
+    if not least <= size <= archive.max_bytes:
+        raise FileFormatError(
+            f"{size}", where=f"{archive.path}: {name}", expected="a possible number"
+        )
 
 
 def read_schedule(archive: TableZip, generated: bool, tasks: int, stages: int) -> Schedule:

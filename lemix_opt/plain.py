@@ -16,8 +16,9 @@ INSTANCE_HEADER: dict[str, Any] = {"format": "lemix-opt instance", "version": 1}
 
 def listed(array: npt.NDArray[Any]) -> list[Any]:
     """Return an array as nested lists; infinity and NaN, which JSON lacks, become None."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        array = np.where(np.isfinite(array), array, None)
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        array = array.astype(object)
+        array[~finite] = None
     found: list[Any] = array.tolist()
     return found
 
