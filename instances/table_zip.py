@@ -31,6 +31,8 @@ MOST_IN_JSON = 100_000
 """Tasks up to which a file whose ending says nothing is JSON."""
 LARGE_BYTES = 2**20
 """A table of more bytes is stored as it is, unless asked otherwise."""
+ROWS = 2**24
+"""Most rows of a row group: columns of one are read without putting pieces together."""
 _MAGIC = b"PK\x03\x04"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _DAMAGE = (
@@ -107,7 +109,7 @@ def _parquet(columns: Columns) -> memoryview:
         ]
     )
     content = io.BytesIO()
-    frame.write_parquet(content, compression="uncompressed", statistics=False)
+    frame.write_parquet(content, compression="uncompressed", statistics=False, row_group_size=ROWS)
     return content.getbuffer()
 
 
