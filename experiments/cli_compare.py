@@ -12,6 +12,9 @@ from lemix_opt.checks import integers, whole
 from lemix_opt.errors import FieldError
 
 Jobs = Annotated[int, typer.Option(help="Processes for the windows; 0 for one per core.")]
+Perfetto = Annotated[
+    int, typer.Option(help="Operations in a Perfetto trace, the first ones; 0 for all.")
+]
 _MOST_NODES = 4096
 """Nodes of a counterfactual cluster."""
 
@@ -67,6 +70,7 @@ def compare(
     all_reduce_s: Annotated[
         float, typer.Option(help="Seconds of an all-reduce after each update; not part of LeMix.")
     ] = 0.0,
+    perfetto: Perfetto = 100_000,
     seed: Seed = 0,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -100,9 +104,8 @@ def compare(
         seed=seed,
     )
     limits = None if exact == "none" else (exact, time_limit, deterministic_limit)
-    _run(
-        study, tuple(policies.split(",")) if policies else None, limits, window, jobs, out, as_json
-    )
+    names = tuple(policies.split(",")) if policies else None
+    _run(study, names, limits, window, jobs, out, as_json, perfetto)
 
 
 def demo(
@@ -111,6 +114,7 @@ def demo(
         Path | None, typer.Option(help="Recorded trace; the package's own by default.")
     ] = None,
     nodes: Annotated[int, typer.Option(help="Nodes like the recorded ones.")] = 2,
+    perfetto: Perfetto = 100_000,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +125,7 @@ def demo(
         packaged() if trace is None else trace,
         int(integers("nodes", nodes, (), minimum=1, maximum=_MOST_NODES)),
     )
-    _run(problem, None, ("cpsat", 20.0, None), 8, jobs, out, as_json)
+    _run(problem, None, ("cpsat", 20.0, None), 8, jobs, out, as_json, perfetto)
 
 
 def _run(
@@ -132,6 +136,7 @@ def _run(
     jobs: int,
     out: Path,
     as_json: bool,
+    perfetto: int,
 ) -> None:
     import joblib
 
@@ -142,6 +147,7 @@ def _run(
     from experiments.report import report_text, times_text, write_report
     from experiments.windows import ExactSettings
 
+    perfetto = whole("perfetto", perfetto, minimum=0)
     jobs = whole("jobs", jobs, minimum=0) or joblib.cpu_count()
     if out.exists() and not out.is_dir():
         raise FieldError("is a file", where=str(out), expected="a folder")
@@ -154,7 +160,7 @@ def _run(
             jobs=jobs,
             progress=show,
         )
-        files = write_report(found, out)
+        files = write_report(found, out, perfetto or None)
     if as_json:
         plain = {
             "head": found.problem.head,

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from typing import Any
 
+import numpy as np
+
 from instances.files import write_json
 from lemix_opt.instance import Instance
-from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, Schedule
+from lemix_opt.schedule import BACKWARD, FORWARD, PHASES, Operations, Schedule
 
+LOG = logging.getLogger("lemix_opt")
 MICROSECONDS = 1e6
+MOST_OPERATIONS = 100_000
+"""Operations in a trace unless more are asked for: about what the viewer still scrolls through."""
 
 
-def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[str, Any]:
+def perfetto_trace(
+    instance: Instance, schedule: Schedule, truth: str, most: int | None = None
+) -> dict[str, Any]:
     """Return a trace: a process per node, a thread per stage, memory as counters.
 
     Parameters
@@ -23,8 +32,11 @@ def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[s
         What is shown.
     truth : str
         Where its times come from, kept with the trace.
+    most : int, optional
+        Shows only so many operations, those that start first, and others that start together with
+        the last of them; the trace then says where it ends. All when omitted.
     """
-    rows = schedule.operations
+    rows, until_s = _first(schedule.operations, most)
     events: list[dict[str, Any]] = []
     for node in range(instance.cluster.nodes):
         events.append(_name("process_name", node, 0, f"node {node}"))
@@ -32,6 +44,7 @@ def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[s
             _name("thread_name", node, s, f"stage {s}") for s in range(instance.cluster.stages)
         ]
     timed: list[dict[str, Any]] = []
+    training = instance.workload.is_training.tolist()
     table = zip(
         *(c.tolist() for c in (rows.task, rows.phase, rows.stage, rows.micro_batch, rows.node)),
         rows.start_s.tolist(),
@@ -40,7 +53,7 @@ def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[s
     )
     changes: list[tuple[int, int, float, int, float]] = []
     for task, phase, stage, part, node, start, end in table:
-        trains = bool(instance.workload.is_training[task])
+        trains = training[task]
         parts = instance.micro_batches if trains else 1
         numbered = f".{part}" if parts > 1 and phase in (FORWARD, BACKWARD) else ""
         timed.append(
@@ -63,7 +76,7 @@ def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[s
         held = float(instance.costs.held_bytes[kind, task, stage]) / parts
         if phase == FORWARD:
             changes.append((node, stage, start, 1, held))
-        if phase == (BACKWARD if trains else FORWARD):
+        if phase == (BACKWARD if trains else FORWARD) and end <= until_s:
             changes.append((node, stage, end, 0, -held))
     timed += _counters(instance, changes)
     timed += [
@@ -76,13 +89,34 @@ def perfetto_trace(instance: Instance, schedule: Schedule, truth: str) -> dict[s
             "tid": stage,
         }
         for task, stage, node, at in schedule.out_of_memory
+        if at <= until_s
     ]
+    said = {"truth": truth, "made by": "lemix-opt"}
+    if rows.rows < schedule.operations.rows:
+        said["cut"] = (
+            f"the first {rows.rows} of {schedule.operations.rows} operations, "
+            f"which start by {until_s:.3f} s"
+        )
+        timed.append(
+            {
+                "name": f"cut here: {said['cut']}",
+                "ph": "i",
+                "s": "g",
+                "ts": until_s * MICROSECONDS,
+                "pid": 0,
+                "tid": 0,
+            }
+        )
     timed.sort(key=lambda e: (e["ts"], e["pid"], e.get("tid", -1), e["name"]))
-    return {
-        "traceEvents": events + timed,
-        "displayTimeUnit": "ms",
-        "otherData": {"truth": truth, "made by": "lemix-opt"},
-    }
+    return {"traceEvents": events + timed, "displayTimeUnit": "ms", "otherData": said}
+
+
+def _first(rows: Operations, most: int | None) -> tuple[Operations, float]:
+    """Return the rows that start first, and the start of the last of them."""
+    if most is None or rows.rows <= most:
+        return rows, math.inf
+    until_s = float(np.partition(rows.start_s, most - 1)[most - 1])
+    return rows.take(np.flatnonzero(rows.start_s <= until_s)), until_s
 
 
 def _name(kind: str, pid: int, tid: int, name: str) -> dict[str, Any]:
@@ -113,7 +147,17 @@ def _counters(
 
 
 def write_perfetto(
-    instance: Instance, schedule: Schedule, path: str | os.PathLike[str], truth: str
+    instance: Instance,
+    schedule: Schedule,
+    path: str | os.PathLike[str],
+    truth: str,
+    most: int | None = MOST_OPERATIONS,
 ) -> None:
-    """Write a trace as JSON, compressed when `path` ends in ``.gz``."""
-    write_json(perfetto_trace(instance, schedule, truth), path)
+    """Write a trace as JSON, compressed when `path` ends in ``.gz``; a warning says if it is cut.
+
+    See `perfetto_trace` for the parameters; None writes all operations.
+    """
+    made = perfetto_trace(instance, schedule, truth, most)
+    if "cut" in made["otherData"]:
+        LOG.warning("%s: %s", path, made["otherData"]["cut"])
+    write_json(made, path)

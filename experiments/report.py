@@ -9,7 +9,7 @@ from typing import Any
 from experiments.comparison import Comparison
 from experiments.gantt import can_plot, save_gantt
 from experiments.notes import notes_lines
-from experiments.perfetto import write_perfetto
+from experiments.perfetto import MOST_OPERATIONS, write_perfetto
 from experiments.tables import Column, text_table, write_parquet
 from experiments.windows import cut
 from instances.trace_files import write_trace
@@ -105,10 +105,12 @@ def times_text(comparison: Comparison) -> str:
     return "\n".join(["Wall times, measured here", text_table(rows, TIME_COLUMNS), *said, ""])
 
 
-def write_report(comparison: Comparison, folder: Path) -> list[Path]:
+def write_report(
+    comparison: Comparison, folder: Path, operations: int | None = MOST_OPERATIONS
+) -> list[Path]:
     """Write everything into a folder, which is made when missing; return the files.
 
-    Without matplotlib the charts are left out.
+    Without matplotlib the charts are left out. Perfetto traces show the first `operations`.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     for name, schedule in comparison.schedules.items():
         put(
             f"run-{_file_part(name)}.perfetto.json.gz",
-            lambda p, s=schedule: write_perfetto(trace.instance, s, p, truth),  # type: ignore[misc]
+            lambda p, s=schedule: write_perfetto(trace.instance, s, p, truth, operations),  # type: ignore[misc]
         )
     first = comparison.first_window
     if first is not None and can_plot():

@@ -98,6 +98,7 @@ def _object(path: Path, name: str, value: Any) -> dict[str, Any]:
 
 
 def _pairs(path: Path, value: Any) -> Any:
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, list) or not all(isinstance(v, list) for v in value):
         raise FileFormatError(
             f"{str(value)[:60]}",

@@ -377,7 +377,7 @@ class Instance:
         return found
 
     @property
-    def fits_everywhere((self) -> bool:
+    def fits_everywhere(self) -> bool:
         """Whether every task fits alone on every node."""
         peak = self.peak_bytes(self.costs)
         # Column by column, since numpy takes maxima over rows of few entries slowly.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -104,3 +106,46 @@ def test_schedule_sorts_operations_and_reports_ends() -> None:
 def test_operations_end_after_they_start() -> None:
     with pytest.raises(FieldError, match=r"end_s\[0\]"):
         Operations([0], [0], [0], [0], [0], [2.0], [1.0])
+
+
+def test_masks_of_kinds_are_made_once_and_cannot_be_changed() -> None:
+    work = Workload([0, 1, 0], [0.0, 0.5, 1.0], 1, 10)
+    assert work.is_training is work.is_training
+    assert work.is_inference is work.is_inference
+    for mask in (work.is_training, work.is_inference):
+        with pytest.raises(ValueError, match="read-only"):
+            mask[0] = True
+    turned = replace(work, kind=[1, 0, 1])
+    assert turned.is_training.tolist() == [True, False, True]
+    assert turned.is_inference.tolist() == [False, True, False]
+    for again in (pickle.loads(pickle.dumps(work)), copy.deepcopy(work), replace(work)):
+        assert again == work
+        assert again.is_training.tolist() == [False, True, False]
+    assert work.take(np.array([1])).is_training.tolist() == [True]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_are_sorted_unless_they_are_in_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(0, 9))
+    columns = [rng.integers(0, 3, rows) for _ in range(5)]
+    drawn = Operations(*columns, np.arange(rows), np.arange(rows) + 1.0)
+    found = drawn.sorted()
+    keys = list(zip(found.task, found.phase, found.stage, found.micro_batch, strict=True))
+    assert keys == sorted(keys)
+    assert found.sorted() is found
+    assert set(found.start_s) == set(drawn.start_s)
+
+
+def test_nodes_that_fit_are_found_whatever_differs_between_them() -> None:
+    rng = np.random.default_rng(0)
+    held = rng.integers(1, 9, (2, 30, 2))
+    cluster = Cluster(5, 2, rng.integers(9, 12, (5, 2)), [0, 1, 0, 1, 0])
+    work = Workload([1] * 30, np.arange(30.0), 1, 1)
+    costs = Costs(np.ones((2, 30, 2)), 1.0, held, [[1.0, 2.0], [3.0, 0.0]])
+    found = Instance(cluster, work, costs).fits()
+    for task in range(30):
+        for node in range(5):
+            kind = cluster.node_class[node]
+            need = costs.held_bytes[kind, task] + costs.resident_bytes[kind]
+            assert found[task, node] == np.all(need <= cluster.memory_bytes[node])

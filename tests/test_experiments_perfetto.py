@@ -70,3 +70,32 @@ def test_files_are_json_and_repeatable(instance: Instance) -> None:
         first, second = (Path(folder, n).read_bytes() for n in ("a.json.gz", "b.json.gz"))
     assert first == second
     assert json.loads(gzip.decompress(first))["otherData"]["truth"] == "synthetic: drawn"
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 1000])
+def test_a_cut_trace_shows_what_starts_first_and_says_so(
+    most: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance = build([1, 0, 1, 0], [0.0, 0.1, 0.2, 0.3], held=2.0**30, memory=2.0**32)
+    schedule = run(instance)
+    rows = schedule.operations
+    whole = perfetto_trace(instance, schedule, "synthetic")
+    write_perfetto(instance, schedule, tmp_path / "t.json", "synthetic", most)
+    found = json.loads((tmp_path / "t.json").read_text())
+    if most >= rows.rows:
+        assert found == whole
+        assert not caplog.text
+        return
+    until = np.sort(rows.start_s)[most - 1] * 1e6
+    before = [
+        e for e in whole["traceEvents"] if e["ph"] == "M" or (e["ts"] <= until and e["ph"] == "X")
+    ]
+    assert [e for e in found["traceEvents"] if e["ph"] in "MX"] == before
+    # Memory up to the cut is that of the whole trace, not only of the operations shown.
+    counters = [
+        [e for e in t["traceEvents"] if e["ph"] == "C" and e["ts"] <= until] for t in (found, whole)
+    ]
+    assert counters[0] == counters[1]
+    assert f"of {rows.rows} operations" in found["otherData"]["cut"]
+    assert found["otherData"]["cut"] in caplog.text
+    assert sum(e["name"].startswith("cut here") for e in found["traceEvents"]) == 1

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from strategies import generating
 from strategies import instances as some
 
-from instances import files, read, write
+from instances import files, json_columns, read, write
 from lemix_opt import Cluster, Costs, Instance, LemixError, Workload
 from lemix_opt.errors import FileFormatError
 
@@ -24,7 +24,7 @@ from lemix_opt.errors import FileFormatError
 @settings(max_examples=60, deadline=None)
 def test_an_instance_comes_back_equal(instance: Instance) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("a.json", "a.json.gz"):
+        for name in ("a.json", "a.json.gz", "a.zip", "a"):
             write(instance, Path(folder) / name)
             back = read(Path(folder) / name)
             for field in (
@@ -38,7 +38,8 @@ def test_an_instance_comes_back_equal(instance: Instance) -> None:
             ):
                 assert getattr(back, field) == getattr(instance, field)
             np.testing.assert_equal(back.slo_unit_s, instance.slo_unit_s)
-        assert len(list(Path(folder).iterdir())) == 2
+        assert len(list(Path(folder).iterdir())) == 4
+        assert (Path(folder) / "a").read_bytes() == (Path(folder) / "a.json").read_bytes()
 
 
 @pytest.fixture
@@ -129,10 +130,16 @@ def test_files_follow_the_published_schema(instance: Instance) -> None:
             validator.validate({k: v for k, v in plain.items() if k != field})
 
 
+@pytest.mark.parametrize("piece", [2**16, 4])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_releases_of_an_epoch_are_counted_from_the_first_one(
-    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    suffix: str,
+    piece: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(json_columns, "_PIECE", piece)
     work = Workload([0, 0], [0.0, 0.5], 1, 8)
     costs = Costs(np.full((1, 2, 1), 0.05), 0.0, 0.0, 0.0)
     path = tmp_path / f"epoch.json{suffix}"

@@ -16,6 +16,7 @@ from test_kernel import Whimsical
 from test_validation import valid
 from test_validation_events import given_way
 
+from instances import json_columns
 from instances.schedule_files import read_schedule, write_schedule
 from lemix_opt import Instance, LemixError, simulate
 from solvers.registry import POLICIES
@@ -26,8 +27,15 @@ from solvers.registry import POLICIES
 def test_schedules_come_back_equal(instance: Instance, seed: int) -> None:
     schedule = simulate(instance, Whimsical(seed))
     with tempfile.TemporaryDirectory() as folder:
-        write_schedule(schedule, Path(folder) / "s.json")
-        assert read_schedule(Path(folder) / "s.json") == schedule
+        for name in ("s.json", "s.json.gz", "s.zip", "s"):
+            write_schedule(schedule, Path(folder) / name)
+            assert read_schedule(Path(folder) / name) == schedule
+        with pytest.MonkeyPatch.context() as patch:
+            # As columns are coded that are long.
+            patch.setattr(json_columns, "_PIECE", 4)
+            write_schedule(schedule, Path(folder) / "long.json")
+            assert read_schedule(Path(folder) / "long.json") == schedule
+        assert (Path(folder) / "long.json").read_bytes() == (Path(folder) / "s").read_bytes()
 
 
 @pytest.mark.parametrize(
