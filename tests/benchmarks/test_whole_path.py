@@ -1,0 +1,30 @@
+"""Every step around a simulation beside it and the event heap, from 10,000 to a million tasks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("tasks", [10_000, 100_000, 1_000_000])
+def test_steps(benchmark: Any, tasks: int) -> None:
+    """CPU seconds and MB of growth by step; a process of its own, so that peaks are the step's."""
+    here = Path(__file__).resolve().parent
+
+    def run() -> str:
+        return subprocess.run(
+            [sys.executable, str(here / "whole_path.py"), str(tasks), "json"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(here.parents[1]), str(here)))},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    for line in benchmark.pedantic(run, rounds=1).splitlines():
+        name, cpu_s, mb = line.split()
+        benchmark.extra_info[name] = f"{cpu_s}_s_{mb}_MB"
