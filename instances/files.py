@@ -33,7 +33,7 @@ LOG = logging.getLogger("lemix_opt")
 MAX_BYTES = 2**30
 """Largest content `read` accepts, after decompression."""
 
-LARGE_BYTES = 2**22
+LARGE_BYTES = 2**20
 """Content from here on is packed by the fastest level of gzip."""
 
 _HUGE = 1e300

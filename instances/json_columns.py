@@ -53,7 +53,7 @@ def decoded(content: bytes | memoryview, depth: int = 3) -> Any:
     if depth and bytes(content[:64]).lstrip()[:1] == b"{":
         parts = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         return {name: decoded(memoryview(part), depth - 1) for name, part in parts.items()}
-    if len(content) > _PIECE and content[:1] == b"[":
+    if len(content) > _PIECE and content[:2] == b"[[":
         array = _regular(bytes(content))
         if array is not None:
             return array
@@ -78,9 +78,7 @@ def _regular(text: bytes) -> npt.NDArray[Any] | None:
     found, entries = marked[at], at.size + 1
     shape = [entries]
     wanted = np.full(at.size, _COMMA, dtype=np.uint8)
-    for mark, least in ((_ROW, 2), (_PLANE, 3)):
-        if deep < least:
-            continue
+    for mark in (_ROW, _PLANE)[: deep - 1]:
         # The first end of a row or plane says how long all of them are.
         ends = np.flatnonzero(found >= mark)
         length = int(ends[0]) + 1 if ends.size else entries

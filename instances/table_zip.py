@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -90,14 +90,19 @@ def write_tables(
         text = msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
         archive.writestr(_member(header, True), text)
         for name, columns in tables:
-            content = _parquet(columns)
-            small = content.nbytes <= LARGE_BYTES
+            member = _member(f"{name}.parquet", True)
+            # Also tells the archive how many bytes sizes need; Parquet is hardly ever larger.
+            member.file_size = sum(column.nbytes for column in columns.values())
+            small = member.file_size <= LARGE_BYTES
+            if not (small if compress is None else compress):
+                member.compress_type = zipfile.ZIP_STORED
             # Columns of many digits take the thorough levels ten times as long for a tenth.
-            member = _member(f"{name}.parquet", small if compress is None else compress)
-            archive.writestr(member, content, compresslevel=6 if small else 1)
+            member._compresslevel = 6 if small else 1  # type: ignore[attr-defined]
+            with archive.open(member, "w") as table:
+                _write_parquet(columns, table)
 
 
-def _parquet(columns: Columns) -> memoryview:
+def _write_parquet(columns: Columns, file: IO[bytes]) -> None:
     import polars as pl
 
     frame = pl.DataFrame(
@@ -108,9 +113,7 @@ def _parquet(columns: Columns) -> memoryview:
             for key, column in columns.items()
         ]
     )
-    content = io.BytesIO()
-    frame.write_parquet(content, compression="uncompressed", statistics=False, row_group_size=ROWS)
-    return content.getbuffer()
+    frame.write_parquet(file, compression="uncompressed", statistics=False, row_group_size=ROWS)
 
 
 def _member(name: str, compress: bool) -> zipfile.ZipInfo:

@@ -47,7 +47,7 @@ _ITERATION = tuple(f.name for f in fields(IterationCosts) if f.name not in _CURV
 
 def _index(sizes: dict[str, int]) -> _Arrays:
     """Columns that number the entries of an array of the given shape, row by row."""
-    grid = np.indices(tuple(sizes.values())).reshape(len(sizes), -1).astype(np.int64)
+    grid = np.indices(tuple(sizes.values()), dtype=np.int64).reshape(len(sizes), -1)
     return dict(zip(sizes, grid, strict=True))
 
 

@@ -23,15 +23,17 @@ def noise_s(tick_s: float) -> float:
     return min(NOISE_S, NOISE_TICKS * tick_s)
 
 
-def _around(seconds: npt.ArrayLike, tick_s: float) -> tuple[IntArray, IntArray]:
-    """Return the whole numbers of ticks below and above; one number where only noise lies between.
+def _whole(seconds: npt.ArrayLike, tick_s: float, up: bool) -> IntArray:
+    """Return the next whole numbers of ticks, `up` or down; the nearest where only noise lies off.
 
     Float division decides while its own error is far below the noise. Beyond that, the decimals
     that the floats stand for are divided exactly.
     """
     times = np.asarray(seconds, dtype=np.float64)
-    ratio = times / tick_s
-    if not np.all(np.isfinite(ratio)) or np.any(np.abs(ratio) >= _LIMIT):
+    ratio = np.asarray(times / tick_s)
+    # By the extremes, into which NaN spreads too: most of the time no other array is needed.
+    largest = max(-float(ratio.min()), float(ratio.max())) if ratio.size else 0.0
+    if not largest < _LIMIT:
         raise FieldError(
             "a time does not fit into 2^53 ticks",
             where=f"tick_s={tick_s:g}",
@@ -39,36 +41,34 @@ def _around(seconds: npt.ArrayLike, tick_s: float) -> tuple[IntArray, IntArray]:
         )
     noise = noise_s(tick_s) / tick_s
     nearest = np.rint(ratio)
-    whole = np.abs(ratio - nearest) <= noise
-    down = np.where(whole, nearest, np.floor(ratio)).astype(np.int64)
-    up = np.where(whole, nearest, np.ceil(ratio)).astype(np.int64)
+    off = np.abs(ratio - nearest) > noise
+    found = np.where(off, np.ceil(ratio) if up else np.floor(ratio), nearest).astype(np.int64)
+    if np.spacing(largest) <= noise / 4:
+        return found
     vague = np.spacing(np.abs(ratio)) > noise / 4
     for place in zip(*np.nonzero(np.atleast_1d(vague)), strict=True):
         at = place if times.ndim else ()
         exact = Fraction(repr(float(times[at]))) / Fraction(repr(float(tick_s)))
         whole_ticks = round(exact)
-        if abs(exact - whole_ticks) <= noise:
-            down[at] = up[at] = whole_ticks
-        else:
-            down[at] = exact.numerator // exact.denominator
-            up[at] = down[at] + 1
-    return down, up
+        if abs(exact - whole_ticks) > noise:
+            whole_ticks = exact.numerator // exact.denominator + up
+        found[at] = whole_ticks
+    return found
 
 
 def ticks_up(seconds: npt.ArrayLike, tick_s: float) -> IntArray:
     """Whole ticks that last at least `seconds`; noise around a whole number is forgiven."""
-    return _around(seconds, tick_s)[1]
+    return _whole(seconds, tick_s, up=True)
 
 
 def ticks_down(seconds: npt.ArrayLike, tick_s: float) -> IntArray:
     """Whole ticks that last at most `seconds`; noise around a whole number is forgiven."""
-    return _around(seconds, tick_s)[0]
+    return _whole(seconds, tick_s, up=False)
 
 
 def on_grid(seconds: npt.ArrayLike, tick_s: float) -> bool:
     """Whether every time is a whole number of ticks, but for floating-point noise."""
-    down, up = _around(seconds, tick_s)
-    return bool(np.all(down == up))
+    return bool(np.all(ticks_down(seconds, tick_s) == ticks_up(seconds, tick_s)))
 
 
 def to_seconds(ticks: npt.ArrayLike, tick_s: float) -> FloatArray:

@@ -86,7 +86,7 @@ def test_origin_and_tasks_without_slo_survive_tables(tmp_path: Path) -> None:
 def test_large_tables_are_stored_unless_asked_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table_zip, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(table_zip, "LARGE_BYTES", 100)
     instance = valid()[0]
     for name, compress in (("auto", None), ("packed", True), ("stored", False)):
         write(instance, tmp_path / f"{name}.zip", compress=compress)
