@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-InstancePath = Annotated[Path, typer.Argument(help="Instance file (.json or .json.gz).")]
+InstancePath = Annotated[Path, typer.Argument(help="Instance file, JSON or tables.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write the schedule.")]
 
 

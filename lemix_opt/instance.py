@@ -13,7 +13,7 @@ from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError, InfeasibleError, UnsupportedError
 from lemix_opt.generation import Generation
-from lemix_opt.memory_wait import PUBLISHED, MemoryWait
+from lemix_opt.memory_wait import AT_ONCE, PUBLISHED, MemoryWait
 from lemix_opt.weight_sync import WeightSync
 from lemix_opt.workload import Workload
 
@@ -324,7 +324,7 @@ class Instance:
         """The waiting for memory in force."""
         if self.memory_wait is not None:
             return self.memory_wait
-        return MemoryWait() if self.memory_rule == MEMORY_RULES[0] else PUBLISHED
+        return AT_ONCE if self.memory_rule == MEMORY_RULES[0] else PUBLISHED
 
     @property
     def resident_bytes(self) -> FloatArray:

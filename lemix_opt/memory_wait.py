@@ -65,5 +65,7 @@ class MemoryWait:
         object.__setattr__(self, "max_wait_s", float(longest_s))
 
 
+AT_ONCE = MemoryWait()
+"""As soon as memory is freed, without end."""
 PUBLISHED = MemoryWait(poll_s=0.1, max_wait_s=10.0)
 """What the published LeMix code does."""
