@@ -94,6 +94,14 @@ class Iterations:
             object.__setattr__(self, name, column)
             return column
 
+    def part(self, name: str, rows: slice | IntArray) -> IntArray:
+        """Return some rows of a count at full width; unlike an attribute, it is not kept."""
+        narrow = self.__dict__.get("_narrow", {})
+        column = self.__dict__.get(name, narrow.get(name))
+        if column is None:
+            raise AttributeError(f"iterations have no {name!r}", name=name, obj=self)
+        return np.asarray(column[rows], dtype=np.int64)
+
     @property
     def rows(self) -> int:
         """Number of iterations I."""
