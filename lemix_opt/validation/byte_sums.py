@@ -27,13 +27,15 @@ class PrefixSums:
 
     def __init__(self, amounts: FloatArray) -> None:
         whole = np.floor(amounts)
-        rest = np.rint((amounts - whole) * 2.0**FRACTION_BITS).astype(np.int64)
+        rest = amounts - whole
         if whole.sum() < 2.0**62:
             exact: npt.NDArray[Any] = whole.astype(np.int64)
         else:
             # Sums of these may not fit 64 bits; numbers of Python always do.
             exact = np.array([int(amount) for amount in whole.tolist()], dtype=object)
-        self._whole, self._rest = _prefixes(exact), _prefixes(rest)
+        self._whole, self._rest = _prefixes(exact), None
+        if rest.any():
+            self._rest = _prefixes(np.rint(rest * 2.0**FRACTION_BITS).astype(np.int64))
 
     def minus(self, count: IntArray, other: PrefixSums, other_count: IntArray) -> FloatArray:
         """Return the sums of the first `count` minus those of the first `other_count` of another.
@@ -50,9 +52,11 @@ class PrefixSums:
         ndarray, shape (m,)
             Bytes.
         """
-        whole = (self._whole[count] - other._whole[other_count]).astype(np.float64)
-        rest = self._rest[count] - other._rest[other_count]
-        return np.asarray(whole + rest * 2.0**-FRACTION_BITS)
+        bytes_ = (self._whole[count] - other._whole[other_count]).astype(np.float64)
+        for rests, at, sign in ((self._rest, count, 1), (other._rest, other_count, -1)):
+            if rests is not None:
+                bytes_ += rests[at] * (sign * 2.0**-FRACTION_BITS)
+        return np.asarray(bytes_)
 
 
 def _prefixes(amounts: npt.NDArray[Any]) -> npt.NDArray[Any]:
