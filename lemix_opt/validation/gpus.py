@@ -82,7 +82,7 @@ def stays_on(gpu: Gpu) -> Stays:
         task.append(np.full(gpu.ran.size, ITERATION))
     begin_s, over_s, held_bytes = (np.concatenate(column) for column in (begin, over, held))
     stays = Stays(begin_s, over_s, held_bytes, np.concatenate(task))
-    return _without_moves(stays, gpu.extras)
+    return _without_moves(stays, gpu.extras) if gpu.extras.rows else stays
 
 
 def _without_moves(stays: Stays, extras: Operations) -> Stays:
@@ -109,6 +109,8 @@ def memory_faults(gpu: Gpu) -> list[Violation]:
     instance, node, stage = gpu.table.instance, gpu.node, gpu.stage
     room = float(instance.limit_bytes[node, stage] - instance.resident_bytes[node, stage])
     stays = stays_on(gpu)
+    if stays.held_bytes.sum() <= room:
+        return []
     # Iterations alone come one after the other, so that none needs to be added to another.
     alone = not gpu.pieces and overlap_free(stays.begin_s, stays.over_s)
     if alone and stays.held_bytes.max(initial=0.0) <= room + TOLERANCE_BYTES:
