@@ -75,11 +75,11 @@ def stays_on(gpu: Gpu) -> Stays:
         task.append(np.repeat(tasks, layout.parts))
     if gpu.iterations is not None and costs.iteration is not None:
         kind = int(gpu.table.instance.cluster.node_class[gpu.node])
-        tokens = gpu.iterations.part("kv_tokens", gpu.ran)
-        begin.append(gpu.iterations.start_s[gpu.ran, 0])
-        over.append(gpu.iterations.end_s[gpu.ran, -1])
+        tokens = gpu.iterations.stored("kv_tokens")
+        begin.append(gpu.iterations.start_s[:, 0])
+        over.append(gpu.iterations.end_s[:, -1])
         held.append(tokens * costs.iteration.kv_bytes_per_token[kind, gpu.stage])
-        task.append(np.full(gpu.ran.size, ITERATION))
+        task.append(np.full(tokens.size, ITERATION))
     begin_s, over_s, held_bytes = (np.concatenate(column) for column in (begin, over, held))
     stays = Stays(begin_s, over_s, held_bytes, np.concatenate(task))
     return _without_moves(stays, gpu.extras) if gpu.extras.rows else stays

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.generated import Iterations
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import BACKWARD, FORWARD, SYNC, UPDATE, Operations, Schedule
 from lemix_opt.validation.violation import TOLERANCE_S
@@ -152,15 +153,13 @@ class OperationTable:
             found.append([(of, some) for of, some in here if some.size and of.phase.size])
         return found
 
-    @cached_property
-    def iterations_of(self) -> list[IntArray]:
-        """Rows of every node's iterations of token generation."""
-        nodes = range(self.instance.cluster.nodes)
+    def iterations_on(self, node: int) -> NodeIterations | None:
+        """Return a node's iterations of token generation; None where requests do not generate."""
         made = self.schedule.generated
         if made is None:
-            return [np.empty(0, dtype=np.int64) for _ in nodes]
-        where = made.iterations.part("node", slice(None))
-        return [np.flatnonzero(where == node) for node in nodes]
+            return None
+        rows = np.flatnonzero(made.iterations.stored("node") == node)
+        return NodeIterations(made.iterations, rows)
 
     @cached_property
     def syncs(self) -> Operations:
@@ -171,6 +170,27 @@ class OperationTable:
     def moves(self) -> Operations:
         """Moves of activations to the host and back."""
         return chosen(self.extra, np.flatnonzero(self.extra.phase > SYNC))
+
+
+class NodeIterations:
+    """Iterations of token generation on one node.
+
+    Parameters
+    ----------
+    iterations : Iterations
+        Those of all nodes.
+    rows : ndarray of int, shape (n,)
+        Which of them.
+    """
+
+    def __init__(self, iterations: Iterations, rows: IntArray) -> None:
+        self.all, self.rows = iterations, rows
+        self.start_s: FloatArray = iterations.start_s[rows]
+        self.end_s: FloatArray = iterations.end_s[rows]
+
+    def stored(self, name: str) -> npt.NDArray[Any]:
+        """Return one of the counts of `Iterations`, shape (n,), as narrow as it is stored."""
+        return self.all.stored(name)[self.rows]
 
 
 class Piece(NamedTuple):
@@ -204,9 +224,13 @@ class Gpu:
         All operations.
     node, stage : int
         Which GPU.
+    iterations : NodeIterations or None
+        The node's iterations of token generation.
     """
 
-    def __init__(self, table: OperationTable, node: int, stage: int) -> None:
+    def __init__(
+        self, table: OperationTable, node: int, stage: int, iterations: NodeIterations | None
+    ) -> None:
         self.table, self.node, self.stage = table, node, stage
         self.pieces: list[Piece] = []
         for layout, tasks in table.groups[node]:
@@ -216,9 +240,7 @@ class Gpu:
                 rows = first[:, None] + places
                 start, end = table.own.start_s[rows], table.own.end_s[rows]
                 self.pieces.append(Piece(layout, tasks, phase, start, end))
-        made = table.schedule.generated
-        self.iterations = None if made is None else made.iterations
-        self.ran = table.iterations_of[node]
+        self.iterations = iterations
 
     @cached_property
     def extras(self) -> Operations:
@@ -234,8 +256,8 @@ class Gpu:
         start = [piece.start_s.reshape(-1) for piece in self.pieces] + [self.extras.start_s]
         end = [piece.end_s.reshape(-1) for piece in self.pieces] + [self.extras.end_s]
         if self.iterations is not None:
-            start.append(self.iterations.start_s[self.ran, self.stage])
-            end.append(self.iterations.end_s[self.ran, self.stage])
+            start.append(self.iterations.start_s[:, self.stage])
+            end.append(self.iterations.end_s[:, self.stage])
         return np.concatenate(start), np.concatenate(end)
 
     def entries(self) -> Entries:
@@ -245,8 +267,8 @@ class Gpu:
         task.append(self.extras.task.astype(np.int64))
         phase.append(self.extras.phase.astype(np.int8))
         if self.iterations is not None:
-            task.append(np.full(self.ran.size, ITERATION))
-            phase.append(np.full(self.ran.size, FORWARD, np.int8))
+            task.append(np.full(self.iterations.rows.size, ITERATION))
+            phase.append(np.full(self.iterations.rows.size, FORWARD, np.int8))
         found = Entries(*self.spans(), np.concatenate(task), np.concatenate(phase))
         order = np.lexsort((found.phase, found.task, found.end_s, found.start_s))
         return found.take(order)
@@ -280,4 +302,9 @@ def overlap_free(start_s: FloatArray, end_s: FloatArray) -> bool:
         return True
     if took.min() <= 2 * TOLERANCE_S:
         return False
-    return bool(np.all(np.sort(start_s)[1:] >= np.sort(end_s)[:-1] - TOLERANCE_S))
+    return bool(np.all(_rising(start_s)[1:] >= _rising(end_s)[:-1] - TOLERANCE_S))
+
+
+def _rising(times: FloatArray) -> FloatArray:
+    """Return times in rising order; most are in it already, which is quicker seen than made."""
+    return times if bool(np.all(times[1:] >= times[:-1])) else np.sort(times)

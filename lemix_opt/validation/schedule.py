@@ -13,7 +13,7 @@ from lemix_opt.validation.releases import release_faults
 from lemix_opt.validation.structure import structure
 from lemix_opt.validation.synchronisation import sync_faults
 from lemix_opt.validation.tasks import Moments, task_faults
-from lemix_opt.validation.tokens import iteration_rows_fault, token_faults
+from lemix_opt.validation.tokens import batch_faults, iteration_rows_fault, token_faults
 from lemix_opt.validation.violation import Violation
 
 
@@ -65,24 +65,27 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
         return found
     moments, found = task_faults(table)
     found += release_faults(table, moments) + place_faults(instance, schedule)
-    found += _gpu_faults(table, moments)
-    found += sync_faults(table, moments) + move_faults(table) + token_faults(table)
+    for node in range(instance.cluster.nodes):
+        found += _node_faults(table, moments, node)
+    found += sync_faults(table, moments) + move_faults(table) + token_faults(instance, schedule)
     return sorted(found, key=lambda v: (v.time_s, v.task, v.stage, v.rule, v.message))
 
 
-def _gpu_faults(table: OperationTable, moments: Moments) -> list[Violation]:
-    """Check every node and GPU for itself."""
+def _node_faults(table: OperationTable, moments: Moments, node: int) -> list[Violation]:
+    """Check a node, and every GPU of it for itself."""
     instance, found = table.instance, []
-    for node in range(instance.cluster.nodes):
-        for stage in range(instance.cluster.stages):
-            gpu = Gpu(table, node, stage)
-            if instance.gpu_sharing == "exclusive":
-                found += exclusive_faults(gpu)
-            else:
-                found += thread_faults(gpu, moments)
-            found += memory_faults(gpu)
-            if instance.memory_rule == "reference_threshold":
-                found += threshold_faults(gpu)
-        if instance.fifo:
-            found += order_faults(table, node)
+    iterations = table.iterations_on(node)
+    for stage in range(instance.cluster.stages):
+        gpu = Gpu(table, node, stage, iterations)
+        if instance.gpu_sharing == "exclusive":
+            found += exclusive_faults(gpu)
+        else:
+            found += thread_faults(gpu, moments)
+        found += memory_faults(gpu)
+        if instance.memory_rule == "reference_threshold":
+            found += threshold_faults(gpu)
+    if instance.fifo:
+        found += order_faults(table, node)
+    if iterations is not None:
+        found += batch_faults(table, node, iterations)
     return found

@@ -15,7 +15,7 @@ from lemix_opt.generated import Generated, Iterations
 from lemix_opt.generation import Generation, IterationCosts
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import Schedule
-from lemix_opt.validation.operations import BLOCK_ROWS, OperationTable
+from lemix_opt.validation.operations import BLOCK_ROWS, NodeIterations, OperationTable
 from lemix_opt.validation.violation import TOLERANCE_S, Violation
 
 _COUNTS = ("prefills", "prefill_tokens", "prefill_pairs", "decodes", "context_tokens", "kv_tokens")
@@ -29,7 +29,7 @@ def iteration_rows_fault(instance: Instance, schedule: Schedule) -> Violation | 
     if rows.start_s.shape[1] != cluster.stages:
         text = f"iterations run on {rows.start_s.shape[1]} stages, expected {cluster.stages}"
         return Violation("iterations", text)
-    away = np.flatnonzero(rows.part("node", slice(None)) >= cluster.nodes)
+    away = np.flatnonzero(rows.stored("node") >= cluster.nodes)
     if not away.size:
         return None
     row = int(away[0])
@@ -38,33 +38,51 @@ def iteration_rows_fault(instance: Instance, schedule: Schedule) -> Violation | 
     return Violation("iterations", text, node=node, time_s=float(rows.start_s[row].min()))
 
 
-def token_faults(table: OperationTable) -> list[Violation]:
-    """Check the generated part of a schedule whose tasks are all done.
+def token_faults(instance: Instance, schedule: Schedule) -> list[Violation]:
+    """Check what iterations take, and what requests have, where all tasks are done.
 
     Parameters
     ----------
-    table : OperationTable
-        Operations and iterations of the schedule.
+    instance, schedule : Instance, Schedule
+        What is checked.
 
     Returns
     -------
     list of Violation
-        Empty when it follows the rule. Of every rule about iterations, the first one of a node
-        that breaks it.
+        Empty when all is right; of iterations, the first wrong one on every stage.
     """
-    instance, schedule = table.instance, table.schedule
     rule, costs, made = instance.generation, instance.costs.iteration, schedule.generated
     if rule is None or costs is None or made is None:
         return []
     found = _duration_faults(instance, made.iterations, costs)
-    found += _request_faults(instance, schedule, rule, made)
-    for node in range(instance.cluster.nodes):
-        batches = _Batches(table, rule, made, node)
-        batches.one_at_a_time()
-        batches.sizes()
-        batches.contents()
-        found += batches.found
-    return found
+    return found + _request_faults(instance, schedule, rule, made)
+
+
+def batch_faults(table: OperationTable, node: int, iterations: NodeIterations) -> list[Violation]:
+    """Check what the iterations of a node hold, and that they come one after the other.
+
+    Parameters
+    ----------
+    table : OperationTable
+        All operations.
+    node : int
+        Which node.
+    iterations : NodeIterations
+        What it ran.
+
+    Returns
+    -------
+    list of Violation
+        Empty when all is right; of every rule the first iteration or request that breaks it.
+    """
+    rule, made = table.instance.generation, table.schedule.generated
+    if rule is None or made is None:
+        return []
+    batches = _Batches(table, rule, made, node, iterations)
+    batches.one_at_a_time()
+    batches.sizes()
+    batches.contents()
+    return batches.found
 
 
 def _of_iteration(rows: Iterations, name: str, text: str, row: int, stage: int = 0) -> Violation:
@@ -126,17 +144,19 @@ def _wanted_s(
     costs: IterationCosts, kind: IntArray, stage: int, amounts: dict[str, IntArray]
 ) -> FloatArray:
     """Return the seconds that iterations should take on a stage."""
-    wanted = costs.base_s[kind, stage]
+    # One number for all iterations is quicker than one that is looked up for each.
+    of = (0, stage) if costs.base_s.shape[0] == 1 else (kind, stage)
+    wanted: FloatArray = np.zeros(kind.size) + costs.base_s[of]
     for name, amount in amounts.items():
         coefficient = getattr(costs, name)
         if coefficient.any():
-            wanted = wanted + coefficient[kind, stage] * amount
+            wanted += coefficient[of] * amount
     if costs.token_knots.size:
         new = amounts["per_prefill_token_s"] + amounts["per_decode_s"]
         for k in np.unique(kind).tolist():
             mine = kind == k
             wanted[mine] += _on_curve(costs.token_knots, costs.token_s[k, stage], new[mine])
-    return np.asarray(wanted)
+    return wanted
 
 
 def _request_faults(
@@ -167,20 +187,24 @@ def _request_faults(
 class _Batches:
     """Checks of the iterations of one node, of which each names its first fault."""
 
-    def __init__(self, table: OperationTable, rule: Generation, made: Generated, node: int) -> None:
+    def __init__(
+        self,
+        table: OperationTable,
+        rule: Generation,
+        made: Generated,
+        node: int,
+        iterations: NodeIterations,
+    ) -> None:
         self.table, self.rule, self.made, self.node = table, rule, made, node
-        self.rows, self.mine = made.iterations, table.iterations_of[node]
+        self.ran = iterations
+        self.columns = {name: iterations.stored(name) for name in _COUNTS}
         self.found: list[Violation] = []
-
-    def column(self, name: str) -> IntArray:
-        """Return a count of the node's iterations."""
-        return self.rows.part(name, self.mine)
 
     def first(self, name: str, wrong: BoolArray, rows: IntArray, say: str) -> None:
         """Name the first of the given rows that is wrong."""
         if wrong.any():
             row = int(rows[int(np.argmax(wrong))])
-            self.found.append(_of_iteration(self.rows, name, say, row))
+            self.found.append(_of_iteration(self.made.iterations, name, say, row))
 
     def of_request(self, tasks: IntArray, wrong: BoolArray, say: str) -> None:
         """Name the first of the given requests that is wrong."""
@@ -190,19 +214,19 @@ class _Batches:
 
     def one_at_a_time(self) -> None:
         """Check that an iteration starts after the one before it."""
-        start, end = self.rows.start_s[self.mine[1:], 0], self.rows.end_s[self.mine[:-1], -1]
+        early = self.ran.start_s[1:, 0] < self.ran.end_s[:-1, -1] - TOLERANCE_S
         text = "starts before the one ahead of it has ended"
-        self.first("one_iteration", start < end - TOLERANCE_S, self.mine[1:], text)
+        self.first("one_iteration", early, self.ran.rows[1:], text)
 
     def sizes(self) -> None:
         """Check that batches are within their caps."""
         cap, chunk = self.rule.batch_cap, self.rule.chunk_tokens
-        decodes = self.column("decodes")
-        together = self.column("prefills") + decodes
-        self.first("batch_cap", together > cap, self.mine, f"holds over {cap}")
+        decodes = self.columns["decodes"]
+        together = np.add(self.columns["prefills"], decodes, dtype=np.int64)
+        self.first("batch_cap", together > cap, self.ran.rows, f"holds over {cap}")
         if chunk is not None:
-            tokens = self.column("prefill_tokens") + decodes
-            self.first("chunk", tokens > chunk, self.mine, f"has over {chunk} tokens")
+            tokens = np.add(self.columns["prefill_tokens"], decodes, dtype=np.int64)
+            self.first("chunk", tokens > chunk, self.ran.rows, f"has over {chunk} tokens")
 
     def contents(self) -> None:
         """Check that tokens come with iterations, one each, and what iterations then held."""
@@ -211,7 +235,7 @@ class _Batches:
         tasks = here[instance.workload.is_inference[here]]
         if not tasks.size:
             return
-        ends = self.rows.end_s[self.mine, -1]
+        ends = self.ran.end_s[:, -1]
         first, last = (
             _places(ends, column[tasks]) for column in (made.first_token_s, made.last_token_s)
         )
@@ -228,10 +252,10 @@ class _Batches:
         elif not again.any() and self.rule.chunk_tokens is None:
             prompt = instance.workload.prompt_tokens[tasks]
             held = _padded if self.rule.rule == "reference" else _hybrid
-            wanted = held(self.mine.size, prompt, first, last)
-            for name, column in zip(_COUNTS, wanted, strict=True):
-                differs = self.column(name) != column
-                self.first("batch", differs, self.mine, f"has wrong {name.replace('_', ' ')}")
+            wanted = held(ends.size, prompt, first, last)
+            for (name, found), column in zip(self.columns.items(), wanted, strict=True):
+                text = f"has wrong {name.replace('_', ' ')}"
+                self.first("batch", found != column, self.ran.rows, text)
 
 
 def _places(ends: FloatArray, times: FloatArray) -> IntArray:
