@@ -13,6 +13,8 @@ import typer
 from lemix_opt.errors import FieldError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+CUT = 130
+"""Exit code of a command that Ctrl-C has ended, as shells have it."""
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
 
 
