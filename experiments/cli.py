@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import CUT, Json, Seed, as_json_text, show
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file, show
 from lemix_opt.errors import InfeasibleError, LemixError
 from lemix_opt.interrupt import interruptible
 
@@ -69,6 +69,7 @@ def solve(
     from lemix_opt.objective import Objective
     from solvers import solve as run
 
+    out_file(out, path)
     objective = Objective(
         makespan=makespan,
         inference_response=inference_response,
@@ -107,6 +108,7 @@ def simulate(
     from lemix_opt.validation import validate
     from solvers.registry import POLICIES
 
+    out_file(out, path)
     instance = instances.read(path)
     schedule = run(instance, POLICIES.create(policy), seed=seed)
     if out is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import CUT, Json, as_json_text
+from experiments.cli_options import CUT, Json, as_json_text, out_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -29,8 +29,10 @@ def sweep(
     from experiments.progress import progress_bar
     from experiments.sweep import run_sweep
     from experiments.sweep_config import read_grid
+    from experiments.sweep_store import TABLES
     from experiments.tables import Column, text_table
 
+    out_folder(out, TABLES, config)
     cells = read_grid(config)
     with progress_bar(quiet=as_json) as show:
         state = run_sweep(cells, out, jobs=jobs, retry_failed=retry_failed, progress=show)

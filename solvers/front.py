@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from lemix_opt.beyond import beyond_exact_model, require_loop_order
-from lemix_opt.checks import floats, whole
+from lemix_opt.checks import checked_limits, whole
 from lemix_opt.end_reasons import end_reasons, reasons_text
 from lemix_opt.engine import simulate
-from lemix_opt.errors import FieldError, InfeasibleError, unknown
+from lemix_opt.errors import InfeasibleError, unknown
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
 from lemix_opt.objective import Objective
@@ -138,28 +137,6 @@ def solve(
     if solver not in POLICIES:
         raise unknown("solver", solver, list_solvers())
     return _simulated(instance, solver, objective, seed, initial, on_solution, solver_parameters)
-
-
-def checked_limits(
-    time_limit_s: float, deterministic_limit: float | None
-) -> tuple[float, float | None]:
-    """Return both limits, of which one must be finite: searches end by nothing else.
-
-    Raises
-    ------
-    FieldError
-        If a limit is not above 0 or NaN, or the only one is infinite.
-    """
-    limit_s = float(floats("time_limit_s", time_limit_s, (), above=0, infinite=True))
-    if deterministic_limit is not None:
-        return limit_s, float(floats("deterministic_limit", deterministic_limit, (), above=0))
-    if limit_s == math.inf:
-        raise FieldError(
-            "infinite, and there is no deterministic limit",
-            where="time_limit_s",
-            expected="a finite number of seconds, or a deterministic limit beside it",
-        )
-    return limit_s, None
 
 
 def _simulated(
