@@ -106,7 +106,7 @@ def read_cell(store: Path, cell: Cell) -> dict[str, Any] | None:
             f"damaged ({_line(str(error))})",
             where=str(path),
             expected="a cell that this sweep has kept",
-            hint="Remove it to run its cell again",
+            hint="Remove the file to run its cell again",
         ) from None
     row = {name: _number(value) for name, value in found["row"].items()}
     return {"row": row, "wall_s": float(found["wall_s"])}

@@ -179,9 +179,8 @@ class _Owner(threading.Thread):
             _write(process.stdin, content)
             return pickle.loads(_read(process.stdout))
         except (OSError, EOFError):
-            process.kill()
-            code, self.process = process.wait(), None
-            return Lost(_how(code))
+            self.process = None
+            return Lost(_how(_ended(process)))
 
     def _worker(self) -> subprocess.Popen[bytes] | None:
         with self.lock:
@@ -203,9 +202,24 @@ class _Owner(threading.Thread):
         """End the worker, whatever it is doing."""
         with self.lock:
             self.ended = True
-            if self.process is not None:
-                self.process.kill()
-                self.process.wait()
+            process = self.process
+            if process is not None:
+                process.kill()
+        if self.is_alive() and self is not threading.current_thread():
+            self.join()
+        if process is not None:
+            _ended(process)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """End a process and close its pipes; return its exit code."""
+    process.kill()
+    code = process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    return code
 
 
 def _how(code: int) -> str:

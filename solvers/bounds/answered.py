@@ -14,7 +14,7 @@ import numpy as np
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from lemix_opt.interrupt import stop_if_interrupted
-from solvers.exact.waiting import answer_of
+from solvers.waiting import answer_of
 
 
 class Pricing:

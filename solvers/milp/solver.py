@@ -18,7 +18,6 @@ from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from lemix_opt.validation import validate
-from solvers.exact.waiting import answer_of
 from solvers.incumbent import Incumbent, OnSolution
 from solvers.milp.chains import Chains, chains, heads, open_nodes, windows
 from solvers.milp.constraints import starts, state_rules
@@ -28,6 +27,7 @@ from solvers.milp.reading import schedule_of
 from solvers.milp.rounding import Rounded, rounded
 from solvers.milp.terms import Frame, Level, endings, state_level
 from solvers.milp.weights import loads, weights
+from solvers.waiting import answer_of
 
 SLACK = 1e-7
 """Relative part of a bound that is given up, since HiGHS works in floating point.
