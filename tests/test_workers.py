@@ -42,7 +42,7 @@ def test_a_killed_worker_loses_only_its_own_call() -> None:
     assert "SIGKILL" in found[1].how
     assert "exit code 7" in found[3].how
     assert list(in_order(triple, [(0,), (1,)], 2, lambda k, lost: -k)) == [0, -1]
-    with pytest.raises(LemixError, match="job 2 of 2.*SIGKILL"):
+    with pytest.raises(LemixError, match=r"job 2 of 2.*SIGKILL"):
         list(in_order(triple, [(0,), (1,)], 2))
 
 
@@ -72,8 +72,8 @@ def test_workers_end_with_their_owner_however_that_ends() -> None:
     own = subprocess.Popen
     workers.subprocess.Popen = lambda *a, **k: own(*a, pass_fds=[{write}], **k)
     import builtins
-    for _ in workers.answers(builtins.exec, [("import os, time; os.write({write}, b'.'); time.sleep(10**6)",)], 1):
-        pass
+    hold = "import os, threading; os.write({write}, b'.'); threading.Event().wait()"
+    list(workers.answers(builtins.exec, [(hold,)], 1))
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     owner = subprocess.Popen(
