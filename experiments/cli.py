@@ -11,7 +11,7 @@ import typer
 
 from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file, show
 from lemix_opt.errors import InfeasibleError, LemixError
-from lemix_opt.interrupt import interruptible
+from lemix_opt.interrupt import interrupted, interruptible
 
 app = typer.Typer(
     name="lemix",
@@ -145,7 +145,11 @@ def main() -> None:
     """Run the command; errors of the toolkit become one line and an exit code."""
     try:
         with interruptible():
-            app()
+            try:
+                app()
+            finally:
+                if interrupted():
+                    sys.stderr.write("lemix: interrupted\n")
     except InfeasibleError as error:
         sys.stderr.write(f"lemix: {error}\n")
         sys.exit(1)

@@ -126,6 +126,6 @@ def test_a_cut_window_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "and 0 of 8 windows are done" in found.output
     found = CliRunner().invoke(app, ["solve", "in.json"])
     assert found.exit_code == 130
-    found = CliRunner().invoke(app, ["bench", "train-serve", "--limit", "1", "--out", "out"])
+    found = CliRunner().invoke(app, ["bench", "serving-small", "--limit", "1", "--out", "out"])
     assert found.exit_code == 130
     assert not Path("out/results.parquet").exists()
