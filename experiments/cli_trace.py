@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from experiments.cli_options import Json, Seed, keep_inputs, show
+from experiments.cli_options import Json, Seed, out_file, show
 from lemix_opt.errors import FieldError
 
 _SHOWN = 256
@@ -38,7 +38,7 @@ def import_recording(
     from instances.trace_files import write_trace
     from lemix_opt.recording import Recording
 
-    keep_inputs(out, *files)
+    out_file(out, *files)
     given: dict[str, Any] = {}
     for text in option or []:
         name, value = _option(reader, text)
@@ -105,6 +105,7 @@ def record(
     from experiments.recorder.recorder import record as run
     from instances.trace_files import write_trace
 
+    out_file(out)
     found = run(
         Settings(
             tasks=tasks,

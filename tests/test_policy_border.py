@@ -240,7 +240,8 @@ def test_tasks_that_wait_for_what_never_comes_are_deferred() -> None:
 def test_compiled_runs_hear_ctrl_c() -> None:
     """A poll every millisecond, beside a forward of thirty years."""
     stop = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    simulate(small(), Polls())
+    Polls.functions()
+    simulate(small(), Compiled())
     stop.start()
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -41,6 +41,7 @@ from lemix_opt.engine.table import (
 from lemix_opt.engine.view import view_of
 from lemix_opt.errors import FieldError, LemixError, unknown
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import stop_if_interrupted
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event, Policy
 from lemix_opt.schedule import UNFINISHED, Schedule
 
@@ -311,8 +312,8 @@ class _Run:
         elif told == TOLD_BAD_NODE:
             raise _no_node(int(task), int(code), self.instance.cluster.nodes)
         elif told == TOLD_PAUSE:
-            # Coming back to Python is what lets a signal in.
-            return
+            # Coming back to Python lets signals in.
+            stop_if_interrupted()
         elif told == TOLD_ENDLESS:
             times, total = int(second), int(third)
             said = f"{times} times in a row" if times < total else f"{times} times"
