@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -84,8 +83,11 @@ class _Loose(msgspec.Struct):
     base: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="baseTimeNanoseconds")
 
 
-class Event(NamedTuple):
-    """One event that took time: row in the file, kind, name, nanoseconds, and where it ran."""
+class Event(msgspec.Struct, gc=False, frozen=True):
+    """One event that took time: row in the file, kind, name, nanoseconds, and where it ran.
+
+    Launches and work of a GPU have a correlation, the latter arguments too.
+    """
 
     row: int
     kind: str
@@ -94,6 +96,7 @@ class Event(NamedTuple):
     end: int
     process: str
     thread: str
+    correlation: str
     args: Args | None
 
 
@@ -128,7 +131,13 @@ class Events:
 
 def text_of(raw: msgspec.Raw) -> str:
     """Return a value as it stands in the file; text without its quotes, ``null`` as nothing."""
-    text = bytes(raw).decode("utf-8", "replace").strip()
+    return _text(bytes(raw))
+
+
+# Threads and processes repeat, so that most texts are there already.
+@lru_cache(maxsize=4096)
+def _text(data: bytes) -> str:
+    text = data.decode("utf-8", "replace").strip()
     if text[:1] == '"':
         return text[1:-1]
     return "" if text == "null" else text
@@ -136,7 +145,12 @@ def text_of(raw: msgspec.Raw) -> str:
 
 def whole_of(raw: msgspec.Raw, below: int = 2**31) -> int | None:
     """Return a whole number from 0 on, also one that was written as text; None for all else."""
-    text = text_of(raw)
+    return _whole(bytes(raw), below)
+
+
+@lru_cache(maxsize=4096)
+def _whole(data: bytes, below: int) -> int | None:
+    text = _text(data)
     plain = text.isascii() and text.isdigit() and len(text) < 20
     return int(text) if plain and int(text) < below else None
 
@@ -178,10 +192,12 @@ def read_events(path: Source, expected: str, max_bytes: int, max_objects: int) -
         For what is no JSON or no trace, naming file and line.
     """
     made = Events(Path(path).name)
-    rows = _rows(path, json_content(path, expected, max_bytes, max_objects), made)
+    events = _decoded(path, json_content(path, expected, max_bytes, max_objects), made)
     begins: list[tuple[int, _Event]] = []
     asynchronous = 0
-    for row, event in rows:
+    for row, event in enumerate(events):
+        if event is None:
+            continue
         if event.ph == "X":
             start, length = _ns(event.ts), _ns(event.dur)
             if start is None or length is None or length < 0:
@@ -208,16 +224,15 @@ def read_events(path: Source, expected: str, max_bytes: int, max_objects: int) -
     return made
 
 
-def _rows(path: Source, content: bytes, made: Events) -> Iterable[tuple[int, _Event]]:
-    """Decode the file at once; if that fails, event by event without those that are none."""
+def _decoded(path: Source, content: bytes, made: Events) -> Sequence[_Event | None]:
+    """Decode the file at once; if that fails, event by event: None for what is none."""
     array = _ARRAY.match(content) is not None
-    strict: _File | list[_Event]
     try:
         if array:
-            return list(enumerate(msgspec.json.decode(content, type=list[_Event])))
-        strict = msgspec.json.decode(content, type=_File)
-        _head(made, strict)
-        return list(enumerate(strict.events))
+            return msgspec.json.decode(content, type=list[_Event])
+        file = msgspec.json.decode(content, type=_File)
+        _head(made, file)
+        return file.events
     except msgspec.ValidationError:
         pass
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -228,18 +243,19 @@ def _rows(path: Source, content: bytes, made: Events) -> Iterable[tuple[int, _Ev
         numbers = "1 value" if count == 1 else f"{count} values"
         made.said.append(f"{made.name}: {numbers} that JSON lacks, such as inf: not recorded")
     if array:
-        loose = decoded(content, list[msgspec.Raw], path)
+        rows = decoded(content, list[msgspec.Raw], path)
     else:
-        file = decoded(content, _Loose, path)
-        _head(made, file)
-        loose = file.events
-    found = []
-    for row, raw in enumerate(loose):
+        loose = decoded(content, _Loose, path)
+        _head(made, loose)
+        rows = loose.events
+    found: list[_Event | None] = []
+    for row, raw in enumerate(rows):
         try:
-            found.append((row, msgspec.json.decode(raw, type=_Event)))
+            found.append(msgspec.json.decode(raw, type=_Event))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            said = str(error).replace("`$", f"`$.traceEvents[{row}]")
-            made.odd.append(f"{said}" if "`$" in str(error) else f"traceEvents[{row}]: {said}")
+            said = f"{error}".replace("`$", f"`$.traceEvents[{row}]")
+            made.odd.append(said if "`$" in said else f"traceEvents[{row}]: {said}")
+            found.append(None)
     return found
 
 
@@ -273,12 +289,13 @@ def _ns(raw: msgspec.Raw) -> int | None:
     """Return microseconds of the file in whole nanoseconds; None for what is no such number."""
     whole, point, below = bytes(raw).partition(b".")
     # Decimals say the same of the usual forms, in four times the time.
-    if whole.isdigit() and len(whole) < 16 and ((len(below) == 3 and below.isdigit()) or not point):
-        return int(whole) * 1000 + int(below or 0)
-    try:
-        found = nanoseconds(text_of(raw), "us")
-    except FieldError:
-        return None
+    if whole.isdigit() and len(whole) < 20 and len(below) < 4 and (below.isdigit() or not point):
+        found = int(whole) * 1000 + int(below.ljust(3, b"0"))
+    else:
+        try:
+            found = nanoseconds(text_of(raw), "us")
+        except FieldError:
+            return None
     return found if abs(found) < _LARGEST_NS else None
 
 
@@ -301,8 +318,20 @@ def _add(made: Events, row: int, event: _Event, start: int, end: int) -> None:
         early = category.lower() == _EARLY and "::" not in event.name
         if early and not _NODE.fullmatch(event.name):
             kind = ANNOTATION
-        process, thread = text_of(event.pid), text_of(event.tid)
-        made.found.append(Event(row, kind, event.name, start, end, process, thread, event.args))
+        args = event.args if kind in (GPU, LAUNCH) else None
+        made.found.append(
+            Event(
+                row,
+                kind,
+                event.name,
+                start,
+                end,
+                text_of(event.pid),
+                text_of(event.tid),
+                text_of(args.correlation) if args is not None else "",
+                args if kind == GPU else None,
+            )
+        )
 
 
 def _add_pairs(made: Events, events: list[tuple[int, _Event]]) -> None:

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -126,9 +127,10 @@ def read_kineto(
 
 def _given(ranks: str | int | Sequence[int], files: int) -> list[int]:
     """Return the ranks that were given, none or one per file."""
-    words = ranks.strip(" []()").split(",") if isinstance(ranks, str) else ranks
-    words = [words] if isinstance(words, int) else [word for word in words if word != ""]
-    texts = [str(word).strip() for word in words]
+    if isinstance(ranks, str):
+        texts = [word.strip() for word in ranks.strip(" []()").split(",") if word.strip()]
+    else:
+        texts = [str(rank) for rank in ([ranks] if isinstance(ranks, int) else ranks)]
     plain = all(text.isascii() and text.isdigit() and int(text) < 2**31 for text in texts)
     if not plain or len(texts) not in (0, files) or len({int(t) for t in texts}) < len(texts):
         raise FieldError(
@@ -275,7 +277,7 @@ class _Phases:
         self.forward = _cover(forward or operators)
 
     def of(self, work: Event, launch: Event | None) -> str:
-        if _COLLECTIVE.search(work.name):
+        if _is_collective(work.name):
             return COMMUNICATION
         if launch is None:
             return OTHER
@@ -288,6 +290,12 @@ class _Phases:
             if cover.has(thread, at):
                 return phase
         return OTHER
+
+
+# Kernels run again and again.
+@lru_cache(maxsize=4096)
+def _is_collective(name: str) -> bool:
+    return _COLLECTIVE.search(name) is not None
 
 
 def _cover(events: Iterable[Event]) -> _Cover:

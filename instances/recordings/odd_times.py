@@ -13,7 +13,6 @@ from instances.recordings.chrome import (
     left_out,
     microseconds,
     place,
-    text_of,
 )
 from lemix_opt.checks import BoolArray, IntArray
 
@@ -73,17 +72,13 @@ def without_outliers(
 
 
 def _launches(events: Iterable[Event]) -> dict[str, Event]:
-    return {
-        text_of(e.args.correlation): e for e in events if e.kind == LAUNCH and e.args is not None
-    }
+    return {event.correlation: event for event in events if event.kind == LAUNCH}
 
 
 def launch_of(event: Event, launches: Mapping[str, Event]) -> Event | None:
     """Return what launched a kernel; a correlation of 0 stands for none."""
-    if event.kind != GPU or event.args is None:
-        return None
-    key = text_of(event.args.correlation)
-    return launches.get(key) if key not in ("", "0") else None
+    known = event.kind == GPU and event.correlation not in ("", "0")
+    return launches.get(event.correlation) if known else None
 
 
 def _missing(start: IntArray, end: IntArray) -> BoolArray:
@@ -93,8 +88,8 @@ def _missing(start: IntArray, end: IntArray) -> BoolArray:
         return np.zeros(len(start), dtype=bool)
     rest = ~zero
     first, length = start[rest].min(), end[rest].max() - start[rest].min()
-    far = first - end[zero].max() > _GAP * max(length, 1)
-    return zero if far else np.zeros(len(start), dtype=bool)
+    far = bool(first - end[zero].max() > _GAP * max(length, 1))
+    return zero & far
 
 
 def _far(start: IntArray, end: IntArray) -> BoolArray:
@@ -104,8 +99,9 @@ def _far(start: IntArray, end: IntArray) -> BoolArray:
     order = np.argsort(start, kind="stable")
     group = np.zeros(len(start), dtype=np.int64)
     group[order[1:]] = np.cumsum(np.diff(start[order]) > _FAR_NS)
-    out = group != np.bincount(group).argmax()
-    return out | (end - start[~out].max() > _FAR_NS)
+    out: BoolArray = group != np.bincount(group).argmax()
+    out |= end - start[~out].max() > _FAR_NS
+    return out
 
 
 def overlaps(work: list[tuple[tuple[int, str], Event]], name: str) -> list[str]:

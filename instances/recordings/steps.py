@@ -77,14 +77,16 @@ def steps_of(spans: Table) -> list[dict[str, float]]:
 
 def devices_of(spans: Table) -> list[dict[str, float]]:
     """Return, by rank and device, seconds from its first to its last work, busy and idle ones."""
-    rows = []
+    rows: list[dict[str, float]] = []
     for here in _groups(spans, ("node", "device"), np.flatnonzero(spans["phase"] != STEP)):
         cells = _Cells(spans, here)
         busy = float(cells.lengths[cells.covered(here)].sum())
         idle = float(cells.lengths[~cells.covered(here)].sum())
-        place = {key: int(spans[key][here[0]]) for key in ("node", "device")}
-        rows.append({"rank": place["node"], "device": place["device"]})
-        rows[-1] |= {"length_s": float(cells.lengths.sum()), "busy_s": busy, "idle_s": idle}
+        node, device = int(spans["node"][here[0]]), int(spans["device"][here[0]])
+        length = float(cells.lengths.sum())
+        rows.append(
+            {"rank": node, "device": device, "length_s": length, "busy_s": busy, "idle_s": idle}
+        )
     return rows
 
 
@@ -158,8 +160,7 @@ class _Cells:
 
     def seconds(self, owner: IntArray, steps: int) -> list[float]:
         """Add up the cells of every step."""
-        found: FloatArray = np.bincount(owner + 1, self.lengths, steps + 1)[1:]
-        return found.tolist()
+        return [float(s) for s in np.bincount(owner + 1, self.lengths, steps + 1)[1:]]
 
 
 def _take(spans: Iterable[tuple[int, int, int]], owner: list[int], free: list[int]) -> None:
