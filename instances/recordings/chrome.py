@@ -216,7 +216,7 @@ def read_events(path: Source, expected: str, max_bytes: int, max_objects: int) -
     if asynchronous:
         made.unread["asynchronous (ph b, e)"] = asynchronous
     if made.odd:
-        why = "no times in microseconds of a length from 0 on"
+        why = "times that cannot be"
         made.said.append(left_out(made.name, why, made.odd))
     if made.unread:
         kinds = ", ".join(f"{count} {kind[:40]}" for kind, count in made.unread.most_common(10))
