@@ -35,7 +35,8 @@ _NO_NUMBER = re.compile(
     rb'"(?:[^"\\]|\\.)*"|[-+]?(?:\binf(?:inity)?\b|\bnan\b(?:\(\w*\))?|\b1\.#\w+)',
     re.IGNORECASE | re.DOTALL,
 )
-_LARGEST_NS = 2**62
+_LARGEST_NS = 2**61
+"""Beyond any year of now, and differences of ends and starts still fit into 64 bits."""
 _EXAMPLES = 3
 _CAUSES = (
     ("escape", "A backslash in a name, as paths of Windows have, is written twice in JSON"),
@@ -131,7 +132,8 @@ class Events:
 
 def text_of(raw: msgspec.Raw) -> str:
     """Return a value as it stands in the file; text without its quotes, ``null`` as nothing."""
-    return _text(bytes(raw))
+    data = bytes(raw)
+    return data.decode() if data.isdigit() else _text(data)
 
 
 # Threads and processes repeat, so that most texts are there already.
@@ -264,7 +266,7 @@ def _head(made: Events, file: _File | _Loose) -> None:
     made.rank = whole_of(written)
     if made.rank is None and text_of(written):
         made.said.append(f"{made.name}: rank {text_of(written)[:40]} is none")
-    made.base_ns = whole_of(file.base, _LARGEST_NS)
+    made.base_ns = whole_of(file.base, 2**62)
 
 
 def _cause(message: str) -> str:
@@ -326,8 +328,8 @@ def _add(made: Events, row: int, event: _Event, start: int, end: int) -> None:
                 event.name,
                 start,
                 end,
-                text_of(event.pid),
-                text_of(event.tid),
+                _text(bytes(event.pid)),
+                _text(bytes(event.tid)),
                 text_of(args.correlation) if args is not None else "",
                 args if kind == GPU else None,
             )

@@ -53,10 +53,11 @@ def without_outliers(
     end = np.array([event.end for event in found], dtype=np.int64)
     out = _missing(start, end)
     out[~out] = _far(start[~out], end[~out])
-    launches = _launches(e for e, odd in zip(found, out.tolist(), strict=True) if not odd)
+    launches = _launches(found if not out.any() else [found[k] for k in np.flatnonzero(~out)])
     for row, event in enumerate(found):
-        launch = launch_of(event, launches)
-        out[row] |= launch is not None and event.start < launch.start - _BEFORE_NS
+        launch = launch_of(event, launches) if event.kind == GPU else None
+        if launch is not None and event.start < launch.start - _BEFORE_NS:
+            out[row] = True
     rows = np.flatnonzero(out).tolist()
     if len(rows) > max(_FEW, _SHARE * len(found)):
         said.append(f"{name}: {len(rows)} events are far from the others, or before their launch")
@@ -68,6 +69,8 @@ def without_outliers(
             for k in rows
         ]
         said.append(left_out(name, "time stamps far from all others", examples))
+    if not rows:
+        return found, launches
     return [event for event, odd in zip(found, out.tolist(), strict=True) if not odd], launches
 
 
@@ -87,8 +90,9 @@ def _missing(start: IntArray, end: IntArray) -> BoolArray:
     if not zero.any() or zero.all():
         return np.zeros(len(start), dtype=bool)
     rest = ~zero
-    first, length = start[rest].min(), end[rest].max() - start[rest].min()
-    far = bool(first - end[zero].max() > _GAP * max(length, 1))
+    first = int(start[rest].min())
+    length = int(end[rest].max()) - first
+    far = first - int(end[zero].max()) > _GAP * max(length, 1)
     return zero & far
 
 
