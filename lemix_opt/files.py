@@ -71,7 +71,10 @@ def read_content(path: str | os.PathLike[str], expected: str, max_bytes: int) ->
         ) from None
     if len(content) > max_bytes:
         raise FileFormatError(
-            f"more than {max_bytes} bytes", where=str(path), expected="a smaller file"
+            f"more than {max_bytes} bytes",
+            where=str(path),
+            expected="a smaller file",
+            hint="Raise max_bytes if the file can be trusted",
         )
     return content
 

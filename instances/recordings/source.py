@@ -61,12 +61,13 @@ def json_content(path: Source, expected: str, max_bytes: int, max_objects: int) 
             f"up to {objects} JSON objects",
             where=str(path),
             expected=f"at most {max_objects}",
-            hint="Raise max_objects if the file can be trusted",
+            hint="Raise max_objects if the file can be trusted: "
+            f"`lemix import` with --set max_objects={objects}",
         )
     return content.removeprefix(BOM_UTF8)
 
 
-def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
+def decoded(content: bytes, kind: type[T], path: Source, line: int = 1, hint: str = "") -> T:
     """Decode JSON into a struct; errors name file and line, or the path to the field.
 
     Parameters
@@ -79,17 +80,17 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
         File it comes from.
     line : int, default 1
         Line of the file at which it begins.
+    hint : str, default ""
+        What to do if it is not JSON.
     """
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
         raise FileFormatError(f"{error}", where=f"{path}:{line}", expected="the format") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        at = line + content.count(b"\n", 0, _byte(str(error), len(content)))
+        at = line + content.count(b"\n", 0, _byte(str(error), content))
         raise FileFormatError(
-            f"not JSON ({error})",
-            where=f"{path}:{at}",
-            expected="JSON in UTF-8",
+            f"not JSON ({error})", where=f"{path}:{at}", expected="JSON in UTF-8", hint=hint
         ) from None
     except RecursionError:
         raise FileFormatError(
@@ -97,8 +98,14 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
         ) from None
 
 
-def _byte(message: str, length: int) -> int:
-    """Return where msgspec stopped: its messages end in ``(byte 17)``, or the text is cut off."""
+def _byte(message: str, content: bytes) -> int:
+    """Return where msgspec stopped: its messages end in ``(byte 17)``, but for bad UTF-8."""
     _, _, place = message.rpartition("(byte ")
     digits = place.rstrip(")")
-    return int(digits) if digits.isdecimal() else length
+    if digits.isdecimal():
+        return int(digits)
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(content)
