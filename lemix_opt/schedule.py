@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,11 @@ class Schedule:
 
         A weight synchronisation that a task set off is not part of it.
         """
+        return self._end_s.copy()
+
+    @cached_property
+    def _end_s(self) -> FloatArray:
+        # Looked up by every metric, and a pass over all operations.
         rows = self.operations
         own = rows.phase != SYNC
         ends_s = rows.end_s if own.all() else np.where(own, rows.end_s, -np.inf)
