@@ -13,6 +13,7 @@ from lemix_opt.validation.operations import (
     ITERATION,
     Entries,
     Gpu,
+    Group,
     OperationTable,
     overlap_free,
 )
@@ -71,8 +72,8 @@ def stays_on(gpu: Gpu) -> Stays:
         begin.append(forward.start_s.reshape(-1))
         over.append(last.end_s.reshape(-1))
         each = costs.held_bytes[layout.kind, tasks, gpu.stage] / layout.parts
-        held.append(np.repeat(each, layout.parts))
-        task.append(np.repeat(tasks, layout.parts))
+        held.append(np.tile(each, layout.parts))
+        task.append(np.tile(tasks, layout.parts))
     if gpu.iterations is not None and costs.iteration is not None:
         kind = int(gpu.table.instance.cluster.node_class[gpu.node])
         tokens = gpu.iterations.stored("kv_tokens")
@@ -141,10 +142,10 @@ def memory_faults(gpu: Gpu) -> list[Violation]:
     return found
 
 
-def order_faults(table: OperationTable, node: int) -> list[Violation]:
+def order_faults(table: OperationTable, node: int, groups: list[Group]) -> list[Violation]:
     """Check that all stages of a node start forwards in one order."""
     tasks, rows = [], []
-    for layout, some in table.groups[node]:
+    for layout, some, *_ in groups:
         rows.append((table.first[some][:, None] + np.arange(layout.parts)).reshape(-1))
         tasks.append(np.repeat(some, layout.parts))
     if not tasks:

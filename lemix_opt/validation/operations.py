@@ -143,15 +143,29 @@ class OperationTable:
         bounds = np.searchsorted(node[order], np.arange(nodes + 1, dtype=node.dtype))
         return [order[a:b] for a, b in pairwise(bounds.tolist())]
 
-    @cached_property
-    def groups(self) -> list[list[tuple[Layout, IntArray]]]:
-        """Tasks of every node by layout, those without operations left out."""
-        found = []
-        for tasks in self.by_node:
-            number = self.which[tasks]
-            here = [(layout, tasks[number == k]) for k, layout in enumerate(self.layouts)]
-            found.append([(of, some) for of, some in here if some.size and of.phase.size])
+    def groups_on(self, node: int) -> list[Group]:
+        """Return the tasks of a node by layout, those without operations left out."""
+        tasks, found = self.by_node[node], []
+        number = self.which[tasks]
+        for k, layout in enumerate(self.layouts):
+            some = tasks[number == k]
+            if some.size and layout.phase.size:
+                found.append(Group(layout, some, *self._spans(some, layout.phase.size)))
         return found
+
+    def _spans(self, tasks: IntArray, width: int) -> tuple[FloatArray, FloatArray]:
+        """Return starts and ends of some tasks' operations, shape (W, n)."""
+        start, end = np.empty((2, width, tasks.size))
+        step = max(BLOCK_ROWS // width, 1)
+        for begin in range(0, tasks.size, step):
+            some = slice(begin, begin + step)
+            first = self.first[tasks[some]]
+            for place in range(width):
+                row = first + place
+                # No row is out of range, and numpy writes in place only if it need not look.
+                np.take(self.own.start_s, row, out=start[place, some], mode="clip")
+                np.take(self.own.end_s, row, out=end[place, some], mode="clip")
+        return start, end
 
     def iterations_on(self, node: int) -> NodeIterations | None:
         """Return a node's iterations of token generation; None where requests do not generate."""
@@ -170,6 +184,46 @@ class OperationTable:
     def moves(self) -> Operations:
         """Moves of activations to the host and back."""
         return chosen(self.extra, np.flatnonzero(self.extra.phase > SYNC))
+
+
+class Group(NamedTuple):
+    """Tasks of one layout on one node.
+
+    Parameters
+    ----------
+    layout : Layout
+        What their operations are.
+    tasks : ndarray of int, shape (n,)
+        Which they are, in rising order.
+    start_s, end_s : ndarray, shape (W, n)
+        Seconds, by operation and task.
+    """
+
+    layout: Layout
+    tasks: IntArray
+    start_s: FloatArray
+    end_s: FloatArray
+
+    def blocks(self) -> Iterator[Group]:
+        """Yield the tasks in blocks that fit a cache."""
+        step = max(BLOCK_ROWS // self.layout.phase.size, 1)
+        for begin in range(0, self.tasks.size, step):
+            some = slice(begin, begin + step)
+            start_s, end_s = self.start_s[:, some], self.end_s[:, some]
+            yield Group(self.layout, self.tasks[some], start_s, end_s)
+
+    def starts(self, phase: int) -> FloatArray:
+        """Return the starts of forwards or backwards, shape (S, micro-batches, n)."""
+        return self._by_stage(self.start_s, phase)
+
+    def ends(self, phase: int) -> FloatArray:
+        """Return the ends of forwards or backwards, shape (S, micro-batches, n)."""
+        return self._by_stage(self.end_s, phase)
+
+    def _by_stage(self, column: FloatArray, phase: int) -> FloatArray:
+        places = np.flatnonzero(self.layout.phase == phase)
+        own = column[places[0] : places[-1] + 1]
+        return own.reshape(-1, self.layout.parts, self.tasks.size)
 
 
 class NodeIterations:
@@ -204,8 +258,8 @@ class Piece(NamedTuple):
         Whose they are, in rising order.
     phase : int
         Forward, backward or update.
-    start_s, end_s : ndarray, shape (n, micro-batches)
-        Seconds; one column for updates.
+    start_s, end_s : ndarray, shape (micro-batches, n)
+        Seconds; one row for updates.
     """
 
     layout: Layout
@@ -224,23 +278,29 @@ class Gpu:
         All operations.
     node, stage : int
         Which GPU.
+    groups : list of Group
+        The node's tasks.
     iterations : NodeIterations or None
         The node's iterations of token generation.
     """
 
     def __init__(
-        self, table: OperationTable, node: int, stage: int, iterations: NodeIterations | None
+        self,
+        table: OperationTable,
+        node: int,
+        stage: int,
+        groups: list[Group],
+        iterations: NodeIterations | None,
     ) -> None:
-        self.table, self.node, self.stage = table, node, stage
+        self.table, self.node, self.stage, self.iterations = table, node, stage, iterations
         self.pieces: list[Piece] = []
-        for layout, tasks in table.groups[node]:
-            first = table.first[tasks]
+        for layout, tasks, start_s, end_s in groups:
             for phase in range(UPDATE + 1 if layout.trains else 1):
+                # Micro-batches of a phase and stage follow each other.
                 places = np.flatnonzero((layout.phase == phase) & (layout.stage == stage))
-                rows = first[:, None] + places
-                start, end = table.own.start_s[rows], table.own.end_s[rows]
-                self.pieces.append(Piece(layout, tasks, phase, start, end))
-        self.iterations = iterations
+                begin, end = (int(places[0]), int(places[-1]) + 1) if places.size else (0, 0)
+                spans = start_s[begin:end], end_s[begin:end]
+                self.pieces.append(Piece(layout, tasks, phase, *spans))
 
     @cached_property
     def extras(self) -> Operations:
@@ -262,7 +322,7 @@ class Gpu:
 
     def entries(self) -> Entries:
         """Return everything, by start, then end, task and phase."""
-        task = [np.repeat(piece.tasks, piece.start_s.shape[1]) for piece in self.pieces]
+        task = [np.tile(piece.tasks, piece.start_s.shape[0]) for piece in self.pieces]
         phase = [np.full(piece.start_s.size, piece.phase, np.int8) for piece in self.pieces]
         task.append(self.extras.task.astype(np.int64))
         phase.append(self.extras.phase.astype(np.int8))

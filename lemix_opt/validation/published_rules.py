@@ -113,7 +113,7 @@ def threshold_faults(gpu: Gpu) -> list[Violation]:
     pieces = [piece for piece in gpu.pieces if piece.phase in (FORWARD, BACKWARD)]
     if not pieces:
         return []
-    start = np.concatenate([piece.start_s[:, 0] for piece in pieces])
+    start = np.concatenate([piece.start_s[0] for piece in pieces])
     task = np.concatenate([piece.tasks for piece in pieces])
     phase = np.concatenate([np.full(piece.tasks.size, piece.phase) for piece in pieces])
     begin_s, until_s, held_bytes, _ = stays_on(gpu)

@@ -12,7 +12,7 @@ from lemix_opt.validation.published_rules import thread_faults, threshold_faults
 from lemix_opt.validation.releases import release_faults
 from lemix_opt.validation.structure import structure
 from lemix_opt.validation.synchronisation import sync_faults
-from lemix_opt.validation.tasks import Moments, task_faults
+from lemix_opt.validation.tasks import Moments, moments_of, task_faults
 from lemix_opt.validation.tokens import batch_faults, iteration_rows_fault, token_faults
 from lemix_opt.validation.violation import Violation
 
@@ -63,20 +63,22 @@ def validate(instance: Instance, schedule: Schedule) -> list[Violation]:
     table, found = structure(instance, schedule)
     if found:
         return found
-    moments, found = task_faults(table)
-    found += release_faults(table, moments) + place_faults(instance, schedule)
+    moments = moments_of(instance)
     for node in range(instance.cluster.nodes):
         found += _node_faults(table, moments, node)
+    found += release_faults(table, moments) + place_faults(instance, schedule)
     found += sync_faults(table, moments) + move_faults(table) + token_faults(instance, schedule)
     return sorted(found, key=lambda v: (v.time_s, v.task, v.stage, v.rule, v.message))
 
 
 def _node_faults(table: OperationTable, moments: Moments, node: int) -> list[Violation]:
-    """Check a node, and every GPU of it for itself."""
-    instance, found = table.instance, []
-    iterations = table.iterations_on(node)
+    """Check the tasks of a node and every GPU of it, and note when tasks start and end."""
+    instance, groups, iterations = table.instance, table.groups_on(node), table.iterations_on(node)
+    found: list[Violation] = []
+    for group in groups:
+        found += task_faults(instance, node, group, moments)
     for stage in range(instance.cluster.stages):
-        gpu = Gpu(table, node, stage, iterations)
+        gpu = Gpu(table, node, stage, groups, iterations)
         if instance.gpu_sharing == "exclusive":
             found += exclusive_faults(gpu)
         else:
@@ -85,7 +87,7 @@ def _node_faults(table: OperationTable, moments: Moments, node: int) -> list[Vio
         if instance.memory_rule == "reference_threshold":
             found += threshold_faults(gpu)
     if instance.fifo:
-        found += order_faults(table, node)
+        found += order_faults(table, node, groups)
     if iterations is not None:
         found += batch_faults(table, node, iterations)
     return found
