@@ -107,7 +107,7 @@ def test_explain_says_what_an_error_means(tmp_path: Path) -> None:
         ("regret some.zip --out .", "is a folder"),
         ("regret some.zip --budget nan", "budget_s: value nan"),
         ("regret some.zip --deterministic-limit 0", "deterministic_limit: value 0.0"),
-        ("risk --out some.zip", "some.zip: cannot make the folder"),
+        ("risk --out some.zip", "some.zip: is a file; expected a folder"),
         ("risk --out found --risks 0.1,0.1", "risks: 0.1 twice; expected each once"),
     ],
 )

@@ -161,9 +161,9 @@ def test_nothing_is_compiled_within_a_decision(
     late: list[Any] = []
     real, around = compiled_module.compiled, DecisionClock.around
 
-    def watched(function: Any, *signature: Any) -> Any:
+    def watched(function: Any, *signature: Any, **options: Any) -> Any:
         late.extend([function] if deciding else [])
-        return real(function, *signature)
+        return real(function, *signature, **options)
 
     def marked(clock: DecisionClock, decide: Any) -> Any:
         def decided(*arguments: Any) -> Any:
