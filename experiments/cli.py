@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text, show
-from lemix_opt.errors import InfeasibleError, LemixError
+from experiments.cli_options import Json, Seed, as_json_text, say, show
+from lemix_opt.errors import InfeasibleError, LemixError, printable
 
 app = typer.Typer(
     name="lemix",
@@ -80,9 +80,9 @@ def solve(
     if out is not None and result.schedule is not None:
         write_schedule(result.schedule, out)
     if as_json:
-        typer.echo(as_json_text(result.to_dict()))
+        say(as_json_text(result.to_dict()))
     else:
-        typer.echo(str(result))
+        say(str(result))
     if result.status not in ("optimal", "feasible"):
         raise typer.Exit(1)
 
@@ -141,11 +141,11 @@ def main() -> None:
     try:
         app()
     except InfeasibleError as error:
-        sys.stderr.write(f"lemix: {error}\n")
+        sys.stderr.write(f"lemix: {printable(str(error))}\n")
         sys.exit(1)
     except MemoryError:
         sys.stderr.write("lemix: memory is full; ask for less, or cut the input\n")
         sys.exit(2)
     except (LemixError, OSError) as error:
-        sys.stderr.write(f"lemix: {error}\n")
+        sys.stderr.write(f"lemix: {printable(str(error))}\n")
         sys.exit(2)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text
+from experiments.cli_options import Json, Seed, as_json_text, say
 from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
@@ -71,13 +71,13 @@ def bench(
             "better": found.better,
             "files": [str(path) for path in files],
         }
-        typer.echo(as_json_text(plain))
+        say(as_json_text(plain))
     else:
-        typer.echo(report_text(found))
-        typer.echo(times_text(found, time_limit))
+        say(report_text(found))
+        say(times_text(found, time_limit))
         if update is not None:
-            typer.echo(f"{found.better} results improved {update}")
+            say(f"{found.better} results improved {update}")
         if out is not None:
-            typer.echo(f"{len(files)} files in {out}")
+            say(f"{len(files)} files in {out}")
     if found.failed:
         raise typer.Exit(1)

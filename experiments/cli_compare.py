@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text
+from experiments.cli_options import Json, Seed, as_json_text, say
 from lemix_opt.checks import integers, whole
 from lemix_opt.errors import FieldError
 
@@ -171,9 +171,9 @@ def _run(
             "times": found.times,
             "files": [str(path) for path in files],
         }
-        typer.echo(as_json_text(plain))
+        say(as_json_text(plain))
         return
-    typer.echo(report_text(found))
-    typer.echo(times_text(found))
+    say(report_text(found))
+    say(times_text(found))
     charts = "Gantt charts" if can_plot() else "no charts (pip install 'lemix-opt[plots]')"
-    typer.echo(f"{len(files)} files in {out}: tables, {charts}, Perfetto traces")
+    say(f"{len(files)} files in {out}: tables, {charts}, Perfetto traces")

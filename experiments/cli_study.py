@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, as_json_text
+from experiments.cli_options import Json, as_json_text, say
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def study(
         tables = run_study(chosen, seeds=seeds, jobs=jobs, progress=show)
         files = write_study(tables, out)
     if as_json:
-        typer.echo(as_json_text({"bands": bands(tables.cells), "files": [str(f) for f in files]}))
+        say(as_json_text({"bands": bands(tables.cells), "files": [str(f) for f in files]}))
         return
-    typer.echo(study_text(tables).split("\nAll cells\n")[0])
-    typer.echo(f"{len(files)} files in {out}")
+    say(study_text(tables).split("\nAll cells\n")[0])
+    say(f"{len(files)} files in {out}")

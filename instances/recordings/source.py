@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +12,7 @@ import msgspec
 
 from lemix_opt.checks import whole
 from lemix_opt.errors import FileFormatError
-from lemix_opt.files import read_content
+from lemix_opt.files import line_at, not_text, read_content, utf8_of
 
 MAX_BYTES = 2**28
 """Largest content of one file that is read, after decompression."""
@@ -61,9 +60,10 @@ def json_content(path: Source, expected: str, max_bytes: int, max_objects: int) 
             f"up to {objects} JSON objects",
             where=str(path),
             expected=f"at most {max_objects}",
-            hint="Raise max_objects if the file can be trusted",
+            hint="The argument max_objects of the reader admits more, if the file can be trusted "
+            "('lemix import' takes it as --set max_objects=N)",
         )
-    return content.removeprefix(BOM_UTF8)
+    return utf8_of(content)
 
 
 def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
@@ -84,8 +84,15 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
         raise FileFormatError(f"{error}", where=f"{path}:{line}", expected="the format") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        at = line + content.count(b"\n", 0, _byte(str(error), len(content)))
+    except UnicodeDecodeError as error:
+        # msgspec counts from the beginning of one text, not of the content.
+        try:
+            content.decode()
+        except UnicodeDecodeError as found:
+            error = found
+        raise not_text(path, content, error, line=line) from None
+    except msgspec.DecodeError as error:
+        at = line - 1 + line_at(content, _byte(str(error), len(content)))
         raise FileFormatError(
             f"not JSON ({error})",
             where=f"{path}:{at}",
