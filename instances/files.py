@@ -22,7 +22,7 @@ from lemix_opt.cluster import Cluster
 from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
 from lemix_opt.errors import FileFormatError, LemixError, excerpt, printable, suggest
-from lemix_opt.files import not_text, read_content, write_atomically
+from lemix_opt.files import check_utf8, read_content, write_atomically
 from lemix_opt.generation import Generation, IterationCosts
 from lemix_opt.instance import Instance
 from lemix_opt.memory_wait import MemoryWait
@@ -228,13 +228,8 @@ def _decode(path: Path, max_bytes: int) -> dict[str, Any]:
     content = read_content(path, "an instance, trace or schedule file", max_bytes)
     try:
         plain = decoded(content)
-    except UnicodeDecodeError as error:
-        try:
-            content.decode()
-        except UnicodeDecodeError as found:
-            error = found
-        raise not_text(path, content, error) from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        check_utf8(path, content)
         raise FileFormatError(
             f"not JSON in UTF-8 ({error})", where=str(path), expected="a file made by this toolkit"
         ) from None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lemix_opt.errors import FieldError
+from lemix_opt.errors import FieldError, excerpt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -157,7 +157,7 @@ def whole(
 def choice(name: str, value: str, known: tuple[str, ...]) -> str:
     """Return `value` if it is one of `known`, or raise `FieldError` naming them."""
     if value not in known:
-        raise FieldError(f"{value!r}", where=name, expected=f"one of {', '.join(known)}")
+        raise FieldError(excerpt(repr(value)), where=name, expected=f"one of {', '.join(known)}")
     return value
 
 

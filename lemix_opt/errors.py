@@ -8,8 +8,9 @@ from itertools import islice
 
 MOST_FOUND = 120
 """Characters of a name or value that a message quotes."""
-_MOST_WHAT = 400
+_MOST_WHAT = 300
 _MOST_SAID = 2000
+_MOST_NAME = 60
 _MOST_KNOWN = 64
 _MOST_COMPARED = 1000
 
@@ -33,10 +34,14 @@ def printable(text: str) -> str:
 
 
 def excerpt(text: str, most: int = MOST_FOUND) -> str:
-    """Return text on one line, printable, and cut behind `most` characters."""
+    """Return text, cut behind `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _said(text: str, most: int) -> str:
+    """Return text on one line, printable, of at most `most` characters."""
     # Escapes lengthen what they stand for; the first cut keeps the work small.
-    shown = printable(text[: most + 1])
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+    return excerpt(printable(excerpt(text, most)), most)
 
 
 class LemixError(Exception):
@@ -66,10 +71,10 @@ class LemixError(Exception):
         expected: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.what = excerpt(what, _MOST_WHAT)
+        self.what = _said(what, _MOST_WHAT)
         self.where = None if where is None else _place(where)
-        self.expected = None if expected is None else excerpt(expected, _MOST_SAID)
-        self.hint = None if hint is None else excerpt(hint, _MOST_SAID)
+        self.expected = None if expected is None else _said(expected, _MOST_SAID)
+        self.hint = None if hint is None else _said(hint, _MOST_SAID)
         message = f"{self.where}: {self.what}" if where else self.what
         if expected:
             message += f"; expected {self.expected}"
@@ -119,7 +124,7 @@ class MissingExtraError(LemixError, ImportError):
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Say which known name is nearest to `name`, and list them, up to a number."""
-    names = sorted(excerpt(entry) for entry in islice(known, _MOST_COMPARED))
+    names = sorted(printable(excerpt(entry, _MOST_NAME)) for entry in islice(known, _MOST_COMPARED))
     near = difflib.get_close_matches(name[:MOST_FOUND], names, n=1, cutoff=0.5)
     listed = ", ".join(names[:_MOST_KNOWN]) if names else "none"
     if len(names) > _MOST_KNOWN:

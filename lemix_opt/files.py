@@ -102,7 +102,7 @@ def text_content(path: str | os.PathLike[str], expected: str, max_bytes: int) ->
     try:
         return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise not_text(path, content, error, encoding) from None
+        raise _not_text(path, content, error, encoding) from None
 
 
 def _utf16(content: bytes) -> str | None:
@@ -136,7 +136,15 @@ def line_at(content: bytes, byte: int, width: int = 1) -> int:
     return sum(1 for _ in _LINE_END.finditer(before)) + 1
 
 
-def not_text(
+def check_utf8(path: str | os.PathLike[str], content: bytes, line: int = 1) -> None:
+    """Raise the error that names the line of the first byte that is not UTF-8, if there is one."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise _not_text(path, content, error, line=line) from None
+
+
+def _not_text(
     path: str | os.PathLike[str],
     content: bytes,
     error: UnicodeDecodeError,
@@ -145,18 +153,7 @@ def not_text(
 ) -> FileFormatError:
     """Return the error for bytes that are no text, with their line and what they may be.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    content : bytes
-        What was decoded; `error.start` counts from its beginning.
-    error : UnicodeDecodeError
-        What Python said.
-    encoding : str, default "utf-8"
-        What was tried.
-    line : int, default 1
-        Line of the file at which `content` begins.
+    `error` counts from the beginning of `content`, which begins at a line of the file.
     """
     wide = encoding.startswith("utf-16")
     at = line - 1 + line_at(content, error.start, 2 if wide else 1)

@@ -141,7 +141,7 @@ def read_nvidia_smi(
                 raise FileFormatError(
                     f"fields {excerpt(', '.join(heads))}",
                     where=place,
-                    expected=f"{', '.join(names)} as before",
+                    expected=f"{excerpt(', '.join(names))} as before",
                 )
             names, header = heads, rest
             found.heads += 1
@@ -251,7 +251,7 @@ def _add(
         raise FileFormatError(
             f"{len(cells)} cells",
             where=place,
-            expected=f"{len(names)}: {', '.join(names)}",
+            expected=f"{len(names)}: {excerpt(', '.join(names))}",
             hint="If a logger was killed there, remove the line",
         )
     row = dict(zip(names, cells, strict=True))

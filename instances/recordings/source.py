@@ -12,7 +12,7 @@ import msgspec
 
 from lemix_opt.checks import whole
 from lemix_opt.errors import FileFormatError
-from lemix_opt.files import line_at, not_text, read_content, utf8_of
+from lemix_opt.files import check_utf8, line_at, read_content, utf8_of
 
 MAX_BYTES = 2**28
 """Largest content of one file that is read, after decompression."""
@@ -84,14 +84,8 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
         raise FileFormatError(f"{error}", where=f"{path}:{line}", expected="the format") from None
-    except UnicodeDecodeError as error:
-        # msgspec counts from the beginning of one text, not of the content.
-        try:
-            content.decode()
-        except UnicodeDecodeError as found:
-            error = found
-        raise not_text(path, content, error, line=line) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        check_utf8(path, content, line)
         at = line - 1 + line_at(content, _byte(str(error), len(content)))
         raise FileFormatError(
             f"not JSON ({error})",
