@@ -7,20 +7,24 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.bench_summary import summarised, times_summarised
+from experiments.workers import Lost, in_order
 from instances.benchmarks import Benchmark, BestKnown, BestTable, Mark, suite
 from instances.benchmarks.best_known import SAME, improved, read_best_known, write_best_known
 from lemix_opt import Result, validate
 from lemix_opt.beyond import beyond_exact_model
-from lemix_opt.checks import floats, whole
+from lemix_opt.checks import checked_limits, whole
 from lemix_opt.errors import FieldError, LemixError, UnsupportedError, unknown
 from lemix_opt.evaluation import objective_value
+from lemix_opt.interrupt import interruptible
 from lemix_opt.resolution import PROOF_TOLERANCE, Resolution
 from lemix_opt.result import relative_gap
 
@@ -63,7 +67,7 @@ class BenchSettings:
                 raise unknown("solver", name, list_solvers())
         if not self.solvers or len(set(self.solvers)) < len(self.solvers):
             raise FieldError(f"{self.solvers}", where="solver", expected="different names")
-        floats("time_limit_s", self.time_limit_s, (), above=0)
+        checked_limits(self.time_limit_s, self.deterministic_limit)
         whole("workers", self.workers, minimum=1)
         whole("seed", self.seed, minimum=0)
 
@@ -87,6 +91,8 @@ class Bench:
         Rows with an error, a broken rule or a wrong bound.
     better : int
         Bounds of the table that were improved.
+    cut : str
+        What is done, where Ctrl-C has ended the benchmark.
     """
 
     head: dict[str, str]
@@ -97,6 +103,7 @@ class Bench:
     measured_on: str
     failed: int
     better: int
+    cut: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,8 @@ def run_bench(
     ------
     UnknownNameError
         For an unknown suite, solver or objective, before anything runs.
+    KeyboardInterrupt
+        On Ctrl-C before anything is done; later it ends with what is done.
     """
     jobs = whole("jobs", jobs, minimum=1)
     if jobs > 1 and settings.workers > 1:
@@ -157,25 +166,32 @@ def run_bench(
             )
     calls = [(benchmark, solver, settings) for benchmark in chosen for solver in settings.solvers]
     runs, better = [], 0
-    for done, (call, run) in enumerate(zip(calls, _spread(calls, jobs), strict=True), 1):
-        runs.append(run)
-        if update is not None and run.row["error"] is None:
-            try:
-                found = _improved(table, call[0], run, settings)
-            except LemixError as error:
-                run.row["error"] = str(error)
-                found = table
-            if found is not table:
-                table, better = found, better + 1
-                write_best_known(table, update)
-        if progress is not None:
-            progress("instances", done, len(calls))
+    cut = ""
+    with interruptible(), closing(in_order(run_one, calls, jobs, partial(_lost, calls))) as ended:
+        try:
+            for done, run in enumerate(ended, 1):
+                runs.append(run)
+                if update is not None and run.row["error"] is None:
+                    try:
+                        found = _improved(table, calls[done - 1][0], run, settings)
+                    except LemixError as error:
+                        run.row["error"] = str(error)
+                        found = table
+                    if found is not table:
+                        table, better = found, better + 1
+                        write_best_known(table, update)
+                if progress is not None:
+                    progress("instances", done, len(calls))
+        except KeyboardInterrupt:
+            if not runs:
+                raise
+            cut = f"{len(runs)} of {len(calls)} runs are done"
     if update is not None and not update.exists():
         write_best_known(table, update)
     rows = tuple(run.row for run in runs)
     times = tuple(run.took for run in runs)
     return Bench(
-        _head(name, chosen, settings),
+        _head(name, chosen, settings) | ({"INTERRUPTED": cut} if cut else {}),
         rows,
         tuple(summarised(rows)),
         times,
@@ -183,39 +199,17 @@ def run_bench(
         f"{machine()}; instances in {jobs} process" + "es" * (jobs > 1),
         sum(row["error"] is not None for row in rows),
         better,
+        cut,
     )
-
-
-def _spread(calls: list[tuple[Benchmark, str, BenchSettings]], jobs: int) -> Any:
-    if jobs == 1 or len(calls) < 2:
-        return (run_one(*call) for call in calls)
-    from joblib import Parallel, delayed
-
-    return Parallel(n_jobs=jobs, return_as="generator")(delayed(run_one)(*call) for call in calls)
 
 
 def run_one(benchmark: Benchmark, solver: str, settings: BenchSettings) -> _Run:
     """Run one solver on one instance; an error of any kind becomes part of its row."""
     from solvers import solve
-    from solvers.registry import SOLVERS
 
     objective = settings.objective or benchmark.default_objective
     best = benchmark.best_known.get(objective, BestKnown())
-    row: dict[str, Any] = {
-        "instance": benchmark.name,
-        "cell": benchmark.cell,
-        "solver": solver,
-        "status": "unknown",
-        "objective_s": None,
-        "lower_bound_s": None,
-        "gap": None,
-        "best_upper_s": None if best.upper is None else best.upper.value_s,
-        "above_best": None,
-        "best_lower_s": None if best.lower is None else best.lower.value_s,
-        "gap_to_best_lower": None,
-        "proves": solver in SOLVERS,
-        "error": None,
-    }
+    row = _begun(benchmark, solver, best)
     begin = time.perf_counter()
     result: Result | None = None
     try:
@@ -228,6 +222,8 @@ def run_one(benchmark: Benchmark, solver: str, settings: BenchSettings) -> _Run:
             seed=settings.seed,
             workers=settings.workers,
         )
+        if result.interrupted:
+            raise KeyboardInterrupt
         row |= _judged(benchmark, objective, result)
     except LemixError as error:
         row["error"] = f"{type(error).__name__}: {error}"
@@ -250,6 +246,36 @@ def run_one(benchmark: Benchmark, solver: str, settings: BenchSettings) -> _Run:
         "wall_s": wall_s,
     }
     return _Run(row, took, result)
+
+
+def _begun(benchmark: Benchmark, solver: str, best: BestKnown) -> dict[str, Any]:
+    from solvers.registry import SOLVERS
+
+    return {
+        "instance": benchmark.name,
+        "cell": benchmark.cell,
+        "solver": solver,
+        "status": "unknown",
+        "objective_s": None,
+        "lower_bound_s": None,
+        "gap": None,
+        "best_upper_s": None if best.upper is None else best.upper.value_s,
+        "above_best": None,
+        "best_lower_s": None if best.lower is None else best.lower.value_s,
+        "gap_to_best_lower": None,
+        "proves": solver in SOLVERS,
+        "error": None,
+    }
+
+
+def _lost(calls: list[tuple[Benchmark, str, BenchSettings]], number: int, lost: Lost) -> _Run:
+    """Return the row of a run whose process was killed."""
+    benchmark, solver, settings = calls[number]
+    objective = settings.objective or benchmark.default_objective
+    row = _begun(benchmark, solver, benchmark.best_known.get(objective, BestKnown()))
+    took = dict.fromkeys(("optimal_after_s", "best_after_s", "wall_s"))
+    kept = {name: row[name] for name in ("instance", "cell", "solver", "proves")}
+    return _Run(row | {"error": lost.how}, kept | took)
 
 
 def _contradicts(row: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The `lemix` command: arguments in, tables or JSON out, exit codes 0, 1 and 2."""
+"""The `lemix` command: arguments in, tables or JSON out, exit codes 0, 1, 2 and 130."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text, say, show
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file, say, show
 from lemix_opt.errors import InfeasibleError, LemixError, printable
+from lemix_opt.interrupt import interrupted, interruptible
 
 app = typer.Typer(
     name="lemix",
@@ -68,6 +69,7 @@ def solve(
     from lemix_opt.objective import Objective
     from solvers import solve as run
 
+    out_file(out, path)
     objective = Objective(
         makespan=makespan,
         inference_response=inference_response,
@@ -83,6 +85,8 @@ def solve(
         say(as_json_text(result.to_dict()))
     else:
         say(str(result))
+    if result.interrupted:
+        raise typer.Exit(CUT)
     if result.status not in ("optimal", "feasible"):
         raise typer.Exit(1)
 
@@ -104,6 +108,7 @@ def simulate(
     from lemix_opt.validation import validate
     from solvers.registry import POLICIES
 
+    out_file(out, path)
     instance = instances.read(path)
     schedule = run(instance, POLICIES.create(policy), seed=seed)
     if out is not None:
@@ -139,7 +144,12 @@ for part in _PARTS:
 def main() -> None:
     """Run the command; errors of the toolkit become one line and an exit code."""
     try:
-        app()
+        with interruptible():
+            try:
+                app()
+            finally:
+                if interrupted():
+                    sys.stderr.write("lemix: interrupted\n")
     except InfeasibleError as error:
         sys.stderr.write(f"lemix: {printable(str(error))}\n")
         sys.exit(1)

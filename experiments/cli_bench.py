@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text, say
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_folder, say
 from lemix_opt.checks import whole
-from lemix_opt.errors import FieldError
+from lemix_opt.files import check_file
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,10 @@ def bench(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run solvers on a benchmark; exit code 1 when a run failed or a schedule broke a rule."""
+    """Run solvers on a benchmark; exit code 1 when a run failed or a schedule broke a rule.
+
+    Ctrl-C ends with what is done, and exit code 130.
+    """
     import joblib
 
     from experiments.bench import BenchSettings, run_bench
@@ -53,8 +56,9 @@ def bench(
         tuple(solver or ["portfolio"]), objective, time_limit, deterministic_limit, workers, seed
     )
     jobs = whole("jobs", jobs, minimum=0) or joblib.cpu_count()
-    if out is not None and out.exists() and not out.is_dir():
-        raise FieldError("is a file", where=str(out), expected="a folder")
+    out_folder(out)
+    if update is not None:
+        check_file(update)
     with progress_bar(quiet=as_json) as show:
         found = run_bench(
             suite, settings, seeds=seeds, limit=limit, jobs=jobs, update=update, progress=show
@@ -79,5 +83,7 @@ def bench(
             say(f"{found.better} results improved {update}")
         if out is not None:
             say(f"{len(files)} files in {out}")
+    if found.cut:
+        raise typer.Exit(CUT)
     if found.failed:
         raise typer.Exit(1)

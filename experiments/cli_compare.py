@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text, say
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_folder, say
 from lemix_opt.checks import integers, whole
-from lemix_opt.errors import FieldError
 
 Jobs = Annotated[int, typer.Option(help="Processes for the windows; 0 for one per core.")]
 Perfetto = Annotated[
@@ -76,8 +75,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare policies with each other on a run, and with the optimum on its windows."""
+    from experiments.report import WRITTEN
     from experiments.study import Study
 
+    out_folder(out, WRITTEN, requests, profile)
     study = Study(
         requests=requests,
         profile=profile,
@@ -120,7 +121,9 @@ def demo(
 ) -> None:
     """Run the main job on a recording that the package carries."""
     from experiments.demo import demo_problem, packaged
+    from experiments.report import WRITTEN
 
+    out_folder(out, WRITTEN, trace)
     problem = demo_problem(
         packaged() if trace is None else trace,
         int(integers("nodes", nodes, (), minimum=1, maximum=_MOST_NODES)),
@@ -149,8 +152,6 @@ def _run(
 
     perfetto = whole("perfetto", perfetto, minimum=0)
     jobs = whole("jobs", jobs, minimum=0) or joblib.cpu_count()
-    if out.exists() and not out.is_dir():
-        raise FieldError("is a file", where=str(out), expected="a folder")
     with progress_bar(quiet=as_json) as show:
         found = run(
             study,
@@ -164,6 +165,7 @@ def _run(
     if as_json:
         plain = {
             "head": found.problem.head,
+            "cut": found.cut,
             "foot": found.problem.foot,
             "run": found.run,
             "summary": found.summary,
@@ -172,8 +174,12 @@ def _run(
             "files": [str(path) for path in files],
         }
         say(as_json_text(plain))
+        if found.cut:
+            raise typer.Exit(CUT)
         return
     say(report_text(found))
     say(times_text(found))
     charts = "Gantt charts" if can_plot() else "no charts (pip install 'lemix-opt[plots]')"
     say(f"{len(files)} files in {out}: tables, {charts}, Perfetto traces")
+    if found.cut:
+        raise typer.Exit(CUT)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, Seed, as_json_text, keep_inputs, say
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file, say
 from lemix_opt.errors import FieldError
 from lemix_opt.policy import Policy
 from lemix_opt.trace import Trace
@@ -127,7 +127,7 @@ def regret(
     from lemix_opt.files import write_atomically
     from lemix_opt.objective import Objective
 
-    keep_inputs(out, trace, fitted_on)
+    out_file(out, trace, fitted_on)
     objective = Objective(
         makespan=makespan,
         inference_response=inference_response,
@@ -175,7 +175,7 @@ def regret(
     elif done:
         say(regret_text(head, done, len(parts)))
     if len(done) < len(parts):
-        raise typer.Exit(130)
+        raise typer.Exit(CUT)
 
 
 def _created(names: list[str]) -> list[tuple[str, Policy]]:

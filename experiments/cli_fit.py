@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, as_json_text, say, show
+from experiments.cli_options import Json, as_json_text, out_file, out_folder, say, show
 from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
@@ -41,6 +41,7 @@ def fit(
     """
     from experiments.operation_profiles import PROFILES
 
+    out_file(out)
     if profile in PROFILES:
         _fit_operations(profile, out, as_json)
         return
@@ -213,6 +214,7 @@ def curve(
     from predictors.operations import KINDS, column
     from predictors.transfer import transfer_curve
 
+    out_folder(out)
     counts = [_count(part) for part in points.split(",")]
     found = read_operations(profile)
     # Updates are bound by memory alone and say nothing about the rest.

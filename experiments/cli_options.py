@@ -4,22 +4,70 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lemix_opt.errors import FieldError, printable
+from lemix_opt.files import check_file, check_folder
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+CUT = 130
+"""Exit code of a command that Ctrl-C has ended, as shells have it."""
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
 
 
-def keep_inputs(out: Path | None, *inputs: Path | None) -> None:
-    """Raise `FieldError` if an output would replace one of the inputs."""
-    if out is not None and any(out.resolve() == path.resolve() for path in inputs if path):
+def out_file(out: Path | None, *inputs: Path | None) -> None:
+    """Check ahead of the work that a file can be written, and is none of what is read.
+
+    Raises
+    ------
+    FieldError
+        If it would replace one of the inputs.
+    LemixError
+        If it cannot be written.
+    """
+    if out is None:
+        return
+    if any(_same(out, path) for path in inputs if path is not None):
         raise FieldError(str(out), where="--out", expected="another file than what is read")
+    check_file(out)
+
+
+def out_folder(out: Path | None, written: Sequence[str] = (), *inputs: str | Path | None) -> None:
+    """Check ahead of the work that a folder can be written to.
+
+    Parameters
+    ----------
+    written : sequence of str
+        Patterns of the files that will be written.
+    *inputs : str or Path, optional
+        What is read: none may be such a file in the folder. Names of data are no files there.
+
+    Raises
+    ------
+    FieldError
+        If an input would be replaced.
+    LemixError
+        If the folder cannot be made or written to.
+    """
+    if out is None:
+        return
+    check_folder(out)
+    for path in (Path(read) for read in inputs if read is not None):
+        if any(fnmatch(path.name, name) for name in written) and _same(out, path.parent):
+            raise FieldError(
+                str(out), where="--out", expected="another folder", hint=f"It would replace {path}"
+            )
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
 
 
 def as_json_text(values: Any) -> str:

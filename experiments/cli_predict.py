@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, as_json_text, keep_inputs, say
+from experiments.cli_options import Json, as_json_text, out_file, say
 from lemix_opt.errors import check_keywords
 
 _Number = float | None
@@ -75,7 +75,7 @@ def predict(
 
     With interval and where each prediction comes from.
     """
-    keep_inputs(out, saved, points)
+    out_file(out, saved, points)
     given = {
         name: value
         for name, value in locals().items()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from experiments.cli_options import Json, as_json_text, say, show
+from experiments.cli_options import Json, as_json_text, out_file, say, show
 from lemix_opt.errors import FieldError
 
 
@@ -60,6 +60,7 @@ def replay(
     from lemix_opt.replaying import replay as run
     from solvers.registry import POLICIES
 
+    out_file(out, trace, schedule)
     recorded = read_trace(trace)
     plan = read_schedule(schedule) if schedule is not None else recorded.schedule
     if bool(policy) == (schedule is not None) and (policy or plan is None):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, as_json_text, say
+from experiments.cli_options import Json, as_json_text, out_folder, say
 from lemix_opt.errors import FieldError
 
 
@@ -35,12 +35,10 @@ def risk(
     from experiments.progress import progress_bar
     from experiments.risk import POLICIES, RISKS, STUDY, risk_text, run_risks, write_risks
     from experiments.windows import ExactSettings
-    from lemix_opt.files import made_folder
 
     study = replace(STUDY, tasks=tasks, training_share=training_share, load=load, room=room)
     settings = None if exact == "none" else ExactSettings(exact, time_limit, None)
-    # A folder that cannot be made is named before the work, not after it.
-    made_folder(out)
+    out_folder(out)
     with progress_bar(quiet=as_json) as show:
         found = run_risks(
             study,

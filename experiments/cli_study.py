@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, as_json_text, say
+from experiments.cli_options import CUT, Json, as_json_text, out_folder, say
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +27,16 @@ def study(
     from experiments.lemix_study import bands, run_study, study_text, write_study
     from experiments.progress import progress_bar
 
+    out_folder(out)
     chosen = grids(name)
     with progress_bar(quiet=as_json) as show:
         tables = run_study(chosen, seeds=seeds, jobs=jobs, progress=show)
         files = write_study(tables, out)
     if as_json:
-        say(as_json_text({"bands": bands(tables.cells), "files": [str(f) for f in files]}))
-        return
-    say(study_text(tables).split("\nAll cells\n")[0])
-    say(f"{len(files)} files in {out}")
+        said = {"cut": tables.cut, "bands": bands(tables.cells), "files": [str(f) for f in files]}
+        say(as_json_text(said))
+    else:
+        say(study_text(tables).split("\nAll cells\n")[0])
+        say(f"{len(files)} files in {out}")
+    if tables.cut:
+        raise typer.Exit(CUT)

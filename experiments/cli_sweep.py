@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, as_json_text
+from experiments.cli_options import CUT, Json, as_json_text, out_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -22,17 +22,22 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option(help="Run cells with an error again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run every cell of a grid that is not finished yet; exit code 1 when cells failed."""
+    """Run every cell of a grid that is not finished yet; exit code 1 when cells failed.
+
+    Ctrl-C ends with the cells that are finished, and exit code 130.
+    """
     from experiments.progress import progress_bar
     from experiments.sweep import run_sweep
     from experiments.sweep_config import read_grid
+    from experiments.sweep_store import TABLES
     from experiments.tables import Column, text_table
 
+    out_folder(out, TABLES, config)
     cells = read_grid(config)
     with progress_bar(quiet=as_json) as show:
         state = run_sweep(cells, out, jobs=jobs, retry_failed=retry_failed, progress=show)
     if as_json:
-        typer.echo(as_json_text({"rows": state.rows, "times": state.times}))
+        typer.echo(as_json_text({"rows": state.rows, "times": state.times, "left": state.left}))
     else:
         columns = (
             Column("problem", "problem"),
@@ -48,7 +53,11 @@ def sweep(
         typer.echo(text_table(state.rows, columns))
         typer.echo(
             f"{len(cells)} cells: {state.ran} run now, {state.kept} from before, "
-            f"{state.failed} with an error; tables in {out}"
+            f"{state.failed} with an error"
+            + (f"; interrupted, {state.left} left" if state.left else f"; tables in {out}")
         )
+    if state.left:
+        typer.echo("interrupted: run it again to go on with the cells that are left", err=True)
+        raise typer.Exit(CUT)
     if state.failed:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from experiments.cli_options import Json, Seed, keep_inputs, show
+from experiments.cli_options import Json, Seed, out_file, show
 from lemix_opt.errors import FieldError
 
 _SHOWN = 256
@@ -38,7 +38,7 @@ def import_recording(
     from instances.trace_files import write_trace
     from lemix_opt.recording import Recording
 
-    keep_inputs(out, *files)
+    out_file(out, *files)
     given: dict[str, Any] = {}
     for text in option or []:
         name, value = _option(reader, text)
@@ -105,6 +105,7 @@ def record(
     from experiments.recorder.recorder import record as run
     from instances.trace_files import write_trace
 
+    out_file(out)
     found = run(
         Settings(
             tasks=tasks,
@@ -173,7 +174,8 @@ def _timelines(recording: Any) -> dict[str, Any]:
     """Return counts and times of a recording, for people."""
     import numpy as np
 
-    from instances.recordings.steps import steps_of
+    from instances.recordings.steps import devices_of, steps_of
+    from lemix_opt.recording import UNKNOWN
 
     lines = _provenance(recording.provenance)
     spans, requests, samples = recording.spans, recording.requests, recording.samples
@@ -188,11 +190,14 @@ def _timelines(recording: Any) -> dict[str, Any]:
             lines[f"  {name[:40] or '(no phase)'}"] = text
         _say_more(lines, len(phases), "phases")
         steps = steps_of(spans) if "step" in phases else []
-        for row in steps[:_SHOWN]:
-            name = f"  rank {row.pop('rank'):.0f} step {row.pop('step'):.0f}"
-            name += f" device {row.pop('device'):.0f}"
+        devices = devices_of(spans) if steps else []
+        for row in [*devices[:_SHOWN], *steps[:_SHOWN]]:
+            name = f"  rank {row.pop('rank'):.0f}"
+            name += f" step {row.pop('step'):.0f}" if "step" in row else ""
+            device = row.pop("device")
+            name += " processor" if device == UNKNOWN else f" device {device:.0f}"
             lines[name] = ", ".join(
-                f"{key[:-2]} {1e3 * value:.2f} ms" for key, value in row.items()
+                f"{key[:-2]} {1e3 * value:.6g} ms" for key, value in row.items()
             )
         _say_more(lines, len(steps), "steps")
     if requests.rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,13 @@ from experiments.notes import NOTES, notes_of
 from experiments.study import Problem, Study, build
 from experiments.synced import synced
 from experiments.windows import ExactSettings, WindowOutcome, cut, part, run_window
+from experiments.workers import in_order as spread
 from lemix_opt import replay, validate
 from lemix_opt.checks import whole
 from lemix_opt.decision_clock import DecisionClock
 from lemix_opt.errors import unknown
 from lemix_opt.evaluation import attainment, objective_value
+from lemix_opt.interrupt import interruptible
 from lemix_opt.percentile import percentile
 from lemix_opt.result import relative_gap
 from lemix_opt.schedule import Schedule
@@ -48,6 +51,8 @@ class Comparison:
         Schedules of the whole stretch on actual costs, by policy.
     first_window : WindowOutcome or None
         Schedules of the first window on predicted costs.
+    cut : str
+        What is done, where Ctrl-C has ended the comparison.
     """
 
     problem: Problem
@@ -57,6 +62,7 @@ class Comparison:
     times: tuple[dict[str, Any], ...]
     schedules: dict[str, Schedule]
     first_window: WindowOutcome | None
+    cut: str = ""
 
 
 def compare(
@@ -90,6 +96,8 @@ def compare(
     ------
     UnknownNameError
         For an unknown policy or solver, before anything runs.
+    KeyboardInterrupt
+        On Ctrl-C before anything is done; later it ends with what is done.
     """
     from experiments.kept import COUNTED_FROM, check_names, in_order
     from solvers.registry import SOLVERS
@@ -102,22 +110,34 @@ def compare(
     seed = problem.seed
     report = progress or (lambda what, done, total: None)
     rows, times, found, used = {}, {}, {}, None
-    for i, name in enumerate(in_order(policies)):
-        report("policies on the whole run", i, len(policies))
-        rows[name], times[name], found[name] = _whole(problem, name, used, seed)
-        if name == COUNTED_FROM:
-            used = rows[name]["nodes_used"]
-    report("policies on the whole run", len(policies), len(policies))
     outcomes: list[WindowOutcome] = []
-    if exact is not None:
-        parts = cut(problem.trace, window)
-        calls = [
-            (i, part, problem.objective, tuple(policies), used, exact, seed)
-            for i, part in enumerate(parts)
-        ]
-        for done, outcome in enumerate(_spread(calls, jobs), 1):
-            outcomes.append(outcome)
-            report("windows with the exact solver", done, len(parts))
+    parts = [] if exact is None else cut(problem.trace, window)
+    note = ""
+    with interruptible():
+        try:
+            for i, name in enumerate(in_order(policies)):
+                report("policies on the whole run", i, len(policies))
+                rows[name], times[name], found[name] = _whole(problem, name, used, seed)
+                if name == COUNTED_FROM:
+                    used = rows[name]["nodes_used"]
+            report("policies on the whole run", len(policies), len(policies))
+            calls = [
+                (i, part, problem.objective, tuple(policies), used, exact, seed)
+                for i, part in enumerate(parts)
+            ]
+            # One window is one job, in order, so that tables do not depend on who ran what.
+            with closing(spread(run_window, calls, jobs)) as ended:
+                for done, outcome in enumerate(ended, 1):
+                    outcomes.append(outcome)
+                    report("windows with the exact solver", done, len(parts))
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            note = (
+                f"INTERRUPTED: {len(found)} of {len(policies)} policies on the whole run and "
+                f"{len(outcomes)} of {len(parts)} windows are done"
+            )
+    policies = [name for name in policies if name in found]
     return Comparison(
         problem,
         tuple(rows[name] for name in policies),
@@ -126,16 +146,8 @@ def compare(
         (*(times[name] for name in policies), *(t for o in outcomes for t in o.times)),
         {name: found[name] for name in policies},
         outcomes[0] if outcomes else None,
+        note,
     )
-
-
-def _spread(calls: list[Any], jobs: int) -> Any:
-    if jobs == 1:
-        return (run_window(*call) for call in calls)
-    from joblib import Parallel, delayed
-
-    # One window is one job, in order, so that the tables do not depend on who ran what.
-    return Parallel(n_jobs=jobs, return_as="generator")(delayed(run_window)(*c) for c in calls)
 
 
 def _whole(

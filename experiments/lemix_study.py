@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from experiments.conditions import Condition
 from experiments.lemix_grids import BASE, DEFAULT, Grid, Variant
 from experiments.paired import paired
 from experiments.tables import Column, text_table, write_parquet
+from experiments.workers import in_order
 from lemix_opt import evaluate, simulate
 from lemix_opt.checks import whole
 from lemix_opt.files import made_folder, write_atomically
+from lemix_opt.interrupt import interruptible
 from lemix_opt.load import offered_load
 from lemix_opt.result import versions
 
@@ -52,12 +55,15 @@ class StudyTables:
         Wall seconds per condition; they differ from run to run.
     provenance : str
         Where lengths and times come from.
+    cut : str
+        What is done, where Ctrl-C has ended the study.
     """
 
     runs: list[Row]
     cells: list[Row]
     times: list[Row]
     provenance: str
+    cut: str = ""
 
 
 def run_cell(
@@ -114,22 +120,20 @@ def run_study(
     runs: list[Row] = []
     times: list[Row] = []
     said = ""
-    for done, (call, found) in enumerate(zip(calls, _spread(calls, jobs), strict=True), 1):
-        rows, wall_s, said = found
-        runs += rows
-        times.append({name: getattr(call[0], name) for name in CELL} | {"wall_s": wall_s})
-        if progress is not None:
-            progress("cells", done, len(calls))
-    return StudyTables(runs, summarise(runs), times, said)
-
-
-def _spread(calls: list[Any], jobs: int) -> Any:
-    jobs = whole("jobs", jobs, minimum=1)
-    if jobs == 1:
-        return (run_cell(*call) for call in calls)
-    from joblib import Parallel, delayed
-
-    return Parallel(n_jobs=jobs, return_as="generator")(delayed(run_cell)(*c) for c in calls)
+    jobs, cut = whole("jobs", jobs, minimum=1), ""
+    with interruptible(), closing(in_order(run_cell, calls, jobs)) as ended:
+        try:
+            for done, (rows, wall_s, said) in enumerate(ended, 1):  # noqa: B007
+                cell = calls[done - 1][0]
+                runs += rows
+                times.append({name: getattr(cell, name) for name in CELL} | {"wall_s": wall_s})
+                if progress is not None:
+                    progress("cells", done, len(calls))
+        except KeyboardInterrupt:
+            if not times:
+                raise
+            cut = f"INTERRUPTED: {len(times)} of {len(calls)} cells are done"
+    return StudyTables(runs, summarise(runs), times, said, cut)
 
 
 def summarise(runs: Sequence[Row]) -> list[Row]:
@@ -237,6 +241,7 @@ def study_text(tables: StudyTables) -> str:
     return "\n".join(
         [
             tables.provenance,
+            *([tables.cut] if tables.cut else []),
             f"{seeds} paired seeds, {len(tables.runs)} runs; differences to {BASE} with 95 % "
             "intervals (Student's t over seeds); worse: cells whose interval lies below 0",
             "room: memory of a GPU in mean activations of a training task; 0: it plays no part",
@@ -262,6 +267,7 @@ def write_study(tables: StudyTables, folder: Path) -> list[Path]:
     """Write tables as Parquet and text, times apart; return the files."""
     made_folder(folder)
     said = {"provenance": tables.provenance, **versions()}
+    said |= {"cut": tables.cut} if tables.cut else {}
     write_parquet(tables.runs, folder / "runs.parquet", said)
     write_parquet(tables.cells, folder / "cells.parquet", said)
     write_parquet(tables.times, folder / "times.parquet", {})

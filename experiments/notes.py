@@ -10,7 +10,7 @@ from lemix_opt.costs import Costs
 from lemix_opt.end_reasons import end_reasons, reasons_text
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import Schedule
-from lemix_opt.violation import Violation
+from lemix_opt.validation.violation import Violation
 
 NOTES = {
     "broken": "breaks a rule",

@@ -202,7 +202,7 @@ def _earliest(instance: Instance, schedule: Schedule, objective: Objective) -> f
 
 def _pass_on_interrupt(result: Result) -> None:
     """Solvers answer Ctrl-C with the best so far; here it ends the whole run."""
-    if result.explanation == "interrupted":
+    if result.interrupted:
         raise KeyboardInterrupt
 
 

@@ -49,6 +49,18 @@ SUMMARY_COLUMNS = (
     *_RESPONSE,
     Column("nodes_used", "nodes", 2),
 )
+WRITTEN = (
+    "report.txt",
+    "times.txt",
+    "run.parquet",
+    "times.parquet",
+    "windows.parquet",
+    "summary.parquet",
+    "trace.zip",
+    "run-*.perfetto.json.gz",
+    "window-*.png",
+)
+"""Files that a comparison writes."""
 TIME_COLUMNS = (
     Column("name", "solver"),
     Column("decisions", "decisions"),
@@ -62,6 +74,7 @@ def report_text(comparison: Comparison) -> str:
     problem = comparison.problem
     width = max(map(len, problem.head))
     lines = [f"{name:{width}s}  {value}" for name, value in problem.head.items()]
+    lines += [comparison.cut] if comparison.cut else []
     lines += ["", "Whole run: times and objective measured in a replay on actual costs"]
     lines.append(text_table(comparison.run, RUN_COLUMNS))
     lines += notes_lines(comparison.run)
@@ -110,7 +123,8 @@ def write_report(
 ) -> list[Path]:
     """Write everything into a folder, which is made when missing; return the files.
 
-    Without matplotlib the charts are left out. Perfetto traces show the first `operations`.
+    Files of an earlier comparison are removed first. Without matplotlib the charts are left out.
+    Perfetto traces show the first `operations`.
 
     Raises
     ------
@@ -119,7 +133,11 @@ def write_report(
     """
     made_folder(folder)
     trace = comparison.problem.trace
+    for name in WRITTEN:
+        for stale in folder.glob(name):
+            stale.unlink()
     said = {**comparison.problem.head, "foot": "; ".join(comparison.problem.foot)}
+    said |= {"cut": comparison.cut} if comparison.cut else {}
     written: list[Path] = []
 
     def put(name: str, write: Callable[[Path], None]) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from experiments.notes import notes_of
 from experiments.study import Study, build, slo_objective
 from experiments.sweep_config import Cell
+from experiments.sweep_store import TABLES, opened, read_cell, write_cell
 from experiments.tables import write_parquet
+from experiments.workers import Lost, answers
 from lemix_opt import evaluate, replay, validate
 from lemix_opt.checks import whole
-from lemix_opt.errors import FileFormatError, LemixError
-from lemix_opt.files import write_atomically
+from lemix_opt.errors import LemixError
+from lemix_opt.interrupt import interruptible, without_exceptions
 from lemix_opt.objective import Objective
 from lemix_opt.result import versions
 from lemix_opt.trace import Trace
@@ -33,8 +35,9 @@ class SweepState:
     ----------
     rows, times : list of dict
         One per cell, in the grid's order; times differ from run to run.
-    ran, kept, failed : int
-        Cells run now, taken over from before, and with an error.
+    ran, kept, failed, left : int
+        Cells run now, taken over from before, with an error, and left over by Ctrl-C, of which
+        there are no rows.
     """
 
     rows: list[dict[str, Any]]
@@ -42,18 +45,13 @@ class SweepState:
     ran: int
     kept: int
     failed: int
+    left: int = 0
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
     """Run one cell; an error of any kind becomes part of its row."""
     begin = time.perf_counter()
-    row: dict[str, Any] = {
-        "problem": cell.problem,
-        "solver": cell.solver,
-        "parameters": cell.parameters,
-        "seed": cell.seed,
-        "error": None,
-    }
+    row = _begun(cell)
     try:
         row |= _solved(cell)
     except LemixError as error:
@@ -124,8 +122,10 @@ def run_sweep(
 ) -> SweepState:
     """Run the cells that are not finished yet and write the tables of all.
 
-    Every cell is kept in a file of its own as soon as it ends, so that an interrupted sweep goes
-    on where it stopped.
+    Cells run in processes of their own, so that one that is killed is a row with an error. Every
+    cell is kept in a file of its own as soon as it ends, whatever its place in the grid. Ctrl-C
+    ends the cells under way, which are run anew the next time; the tables are written only when
+    all cells are finished.
 
     Parameters
     ----------
@@ -139,72 +139,66 @@ def run_sweep(
         Whether cells that ended with an error are run again.
     progress : callable, optional
         Called with what is done, how much of it, and out of how much.
+
+    Raises
+    ------
+    FileFormatError
+        If a cell that was kept is damaged.
+    LemixError
+        If another sweep writes to the folder.
     """
-    store = folder / "cells"
-    store.mkdir(parents=True, exist_ok=True)
     jobs = whole("jobs", jobs, minimum=1)
-    known: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        found = _read(store / f"{cell.key}.json")
-        if found is not None and not (retry_failed and found["row"]["error"]):
-            known[cell.key] = found
-    kept = len(known)
-    waiting = list({cell.key: cell for cell in cells if cell.key not in known}.values())
-    for done, (cell, found) in enumerate(zip(waiting, _spread(waiting, jobs), strict=True), 1):
-        known[cell.key] = _finite(found)
-        write_atomically(store / f"{cell.key}.json", msgspec.json.encode(known[cell.key]))
-        if progress is not None:
-            progress("cells", done, len(waiting))
-    rows = _aligned([known[c.key]["row"] | {"problem": c.problem} for c in cells])
-    times = [
-        {"problem": c.problem, "solver": c.solver, "seed": c.seed, "wall_s": known[c.key]["wall_s"]}
-        for c in cells
-    ]
-    write_parquet(rows, folder / "results.parquet", versions())
-    write_parquet(times, folder / "times.parquet", {})
-    failed = sum(row["error"] is not None for row in rows)
-    return SweepState(rows, times, len(waiting), kept, failed)
+    with opened(folder) as store, interruptible():
+        known: dict[str, dict[str, Any]] = {}
+        for cell in cells:
+            found = read_cell(store, cell)
+            if found is not None and not (retry_failed and found["row"]["error"]):
+                known[cell.key] = found
+        kept = len(known)
+        waiting = list({cell.key: cell for cell in cells if cell.key not in known}.values())
+        if waiting:
+            # What is left of a run that is cut must not look like its result.
+            for name in TABLES:
+                (folder / name).unlink(missing_ok=True)
+        calls = [(cell,) for cell in waiting]
+        ended = answers(run_cell, calls, jobs)
+        with suppress(KeyboardInterrupt), closing(ended), without_exceptions():
+            for done, (number, answer) in enumerate(ended, 1):
+                cell = waiting[number]
+                found = _lost(cell, answer) if isinstance(answer, Lost) else answer
+                known[cell.key] = write_cell(store, cell, found)
+                if progress is not None:
+                    progress("cells", done, len(waiting))
+        over = [cell for cell in cells if cell.key in known]
+        rows = _aligned([known[c.key]["row"] | {"problem": c.problem} for c in over])
+        times = [
+            {"problem": c.problem, "solver": c.solver, "seed": c.seed}
+            | {"wall_s": known[c.key]["wall_s"]}
+            for c in over
+        ]
+        if len(over) == len(cells):
+            write_parquet(rows, folder / "results.parquet", versions())
+            write_parquet(times, folder / "times.parquet", {})
+        failed = sum(row["error"] is not None for row in rows)
+        return SweepState(rows, times, len(known) - kept, kept, failed, len(cells) - len(over))
 
 
-def _spread(cells: list[Cell], jobs: int) -> Any:
-    if jobs == 1 or len(cells) < 2:
-        return map(run_cell, cells)
-    from joblib import Parallel, delayed
-
-    return Parallel(n_jobs=jobs, return_as="generator")(delayed(run_cell)(cell) for cell in cells)
+def _lost(cell: Cell, lost: Lost) -> dict[str, Any]:
+    where = f"cell {cell.problem!r}, {cell.solver} {cell.parameters}, seed {cell.seed}"
+    return {"row": _begun(cell) | {"error": f"{where}: {lost.how}"}, "wall_s": 0.0}
 
 
-def _finite(found: dict[str, Any]) -> dict[str, Any]:
-    """Replace infinity and NaN, which JSON lacks, by words and None."""
-    row = {
-        name: None
-        if isinstance(v, float) and np.isnan(v)
-        else "inf"
-        if isinstance(v, float) and np.isinf(v)
-        else v
-        for name, v in found["row"].items()
+def _begun(cell: Cell) -> dict[str, Any]:
+    return {
+        "problem": cell.problem,
+        "solver": cell.solver,
+        "parameters": cell.parameters,
+        "seed": cell.seed,
+        "error": None,
     }
-    return found | {"row": row}
 
 
 def _aligned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give all rows the same columns, and infinity back its value."""
+    """Give all rows the same columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return [
-        {name: float("inf") if row.get(name) == "inf" else row.get(name) for name in names}
-        for row in rows
-    ]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        found = msgspec.json.decode(path.read_bytes())
-        if not {"row", "wall_s"} <= set(found):
-            raise msgspec.DecodeError("no row")
-    except (msgspec.DecodeError, TypeError) as error:
-        raise FileFormatError(
-            f"damaged ({error})", where=str(path), hint="Remove the file to run its cell again"
-        ) from None
-    return dict(found)
+    return [{name: row.get(name) for name in names} for row in rows]

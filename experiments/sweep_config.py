@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.study import Study
 from instances.files import located
-from lemix_opt.checks import floats, whole
+from lemix_opt.checks import checked_limits, whole
 from lemix_opt.errors import FieldError, FileFormatError, LemixError, suggest, unknown
 from lemix_opt.files import read_content
 from lemix_opt.objective import Objective
@@ -106,10 +106,9 @@ def _cells(path: Path, plain: dict[str, Any]) -> list[Cell]:
     _known(path, "top level", plain, _TOP)
     given = _typed(path, plain, "seeds", list, [0])
     seeds = [whole(f"seeds[{at}]", seed, minimum=0) for at, seed in enumerate(given)]
-    limit = float(floats("time_limit_s", plain.get("time_limit_s", 60), (), above=0, infinite=True))
-    deterministic = plain.get("deterministic_limit")
-    if deterministic is not None:
-        deterministic = float(floats("deterministic_limit", deterministic, (), above=0))
+    limit, deterministic = checked_limits(
+        plain.get("time_limit_s", 60), plain.get("deterministic_limit")
+    )
     weights = _typed(path, plain, "objective", dict, {})
     if weights:
         Objective(**_checked_fields(path, "objective", weights, Objective))

@@ -131,6 +131,8 @@ def write_curve(
     write_atomically(text, f"{said}\n{curve_text(rows)}\n".encode())
     write_parquet(rows, table, head)
     if not can_plot():
+        # That of an earlier run would look like one of this table.
+        chart.unlink(missing_ok=True)
         return [text, table]
     from matplotlib.figure import Figure
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.notes import NOTES, notes_of
 from lemix_opt import Outcome, Result, replay, simulate, validate
-from lemix_opt.checks import IntArray
+from lemix_opt.checks import IntArray, checked_limits
 from lemix_opt.decision_clock import DecisionClock
 from lemix_opt.evaluation import objective_value, response_s
 from lemix_opt.objective import Objective
@@ -35,6 +35,9 @@ class ExactSettings:
     solver: str = "cpsat"
     time_limit_s: float = 30.0
     deterministic_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        checked_limits(self.time_limit_s, self.deterministic_limit)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def run_window(
 
     Objectives and bounds are on predicted costs, which policies and solver both believe; responses
     are those of a replay on actual costs. "+" variants are kept to the first `used` nodes.
+    A solver that Ctrl-C has cut raises `KeyboardInterrupt`: its window is not done.
     """
     from experiments.kept import create
     from solvers import solve
@@ -118,6 +122,8 @@ def run_window(
         seed=seed,
         initial=None if best is None else best[1],
     )
+    if result.interrupted:
+        raise KeyboardInterrupt
     if result.schedule is not None:
         plan, name = result.schedule, exact.solver
         done = replay(trace, plan)

@@ -202,7 +202,9 @@ def row_hint(row: list[str], header: list[str]) -> str | None:
     """Say why a row may have other cells than the header."""
     if not row:
         return "The line is blank"
-    if len(row) > len(header) and any(DECIMAL_COMMA.fullmatch(f"{a},{b}") for a, b in pairwise(row)):
+    if len(row) > len(header) and any(
+        DECIMAL_COMMA.fullmatch(f"{a},{b}") for a, b in pairwise(row)
+    ):
         return "A decimal comma, or one within text that is not quoted, counts as a separator"
     return None
 

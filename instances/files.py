@@ -245,7 +245,9 @@ def same_keys(path: Path, where: str, found: dict[str, Any], wanted: list[str]) 
     for name in found:
         if name not in wanted:
             raise FileFormatError(
-                f"unknown field {excerpt(name)!r}", where=f"{path}: {where}", hint=suggest(name, wanted)
+                f"unknown field {excerpt(name)!r}",
+                where=f"{path}: {where}",
+                hint=suggest(name, wanted),
             )
     for name in wanted:
         if name not in found:

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from lemix_opt.evaluation import Score, evaluate
     from lemix_opt.replaying import Outcome, replay
     from lemix_opt.validation import validate
-    from lemix_opt.violation import Violation
+    from lemix_opt.validation.violation import Violation
 
 # Types load at once, what acts on them when it is first asked for: that keeps the import short.
 _LATER = {
     "CompiledPolicy": "engine",
     "Outcome": "replaying",
     "Score": "evaluation",
-    "Violation": "violation",
+    "Violation": "validation",
     "evaluate": "evaluation",
     "replay": "replaying",
     "simulate": "engine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -172,3 +173,25 @@ def arrays_equal(left: Any, right: Any) -> bool:
         if not same and not (a is b or (isinstance(a, float) and a != a and b != b)):
             return False
     return True
+
+
+def checked_limits(
+    time_limit_s: float, deterministic_limit: float | None
+) -> tuple[float, float | None]:
+    """Return both limits, of which one must be finite: searches end by nothing else.
+
+    Raises
+    ------
+    FieldError
+        If a limit is not above 0 or NaN, or the only one is infinite.
+    """
+    limit_s = float(floats("time_limit_s", time_limit_s, (), above=0, infinite=True))
+    if deterministic_limit is not None:
+        return limit_s, float(floats("deterministic_limit", deterministic_limit, (), above=0))
+    if limit_s == math.inf:
+        raise FieldError(
+            "infinite, and there is no deterministic limit",
+            where="time_limit_s",
+            expected="a finite number of seconds, or a deterministic limit beside it",
+        )
+    return limit_s, None

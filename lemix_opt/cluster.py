@@ -9,7 +9,6 @@ import numpy as np
 from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats, integers, whole
 from lemix_opt.errors import FieldError
 
-
 MOST_GPUS = 2**20
 """GPUs of a cluster; arrays of that size are no burden, and there is no larger one."""
 

@@ -16,14 +16,14 @@ _MOST_COMPARED = 1000
 
 
 def printable(text: str) -> str:
-    """Return text that a terminal shows as it is: nothing of a file moves, colours or hides.
+    r"""Return text that a terminal shows as it is: nothing of a file moves, colours or hides.
 
     Control characters, line ends, marks of direction and halves of characters become escapes.
 
     Examples
     --------
-    >>> printable("GPU 0\\x1b[2J")
-    'GPU 0\\\\x1b[2J'
+    >>> print(printable("GPU 0" + chr(27)))
+    GPU 0\x1b
     """
     if text.isprintable():
         return text

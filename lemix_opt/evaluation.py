@@ -45,12 +45,16 @@ def _busy(schedule: Schedule) -> _Spans:
     )
 
 
-def _node_spans(instance: Instance, rows: _Spans) -> FloatArray:
-    """Seconds from first start to last end on every node, shape (N,); 0 for unused ones."""
-    nodes = instance.cluster.nodes
-    first, last = np.full(nodes, np.inf), np.full(nodes, -np.inf)
-    np.minimum.at(first, rows.node, rows.start_s)
-    np.maximum.at(last, rows.node, rows.end_s)
+def _extremes(place: IntArray, count: int, rows: _Spans) -> tuple[FloatArray, FloatArray]:
+    """First start and last end in every place, shape (count,); infinities for unused ones."""
+    first, last = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(first, place, rows.start_s)
+    np.maximum.at(last, place, rows.end_s)
+    return first, last
+
+
+def _lengths(first: FloatArray, last: FloatArray) -> FloatArray:
+    """Seconds from first start to last end; 0 where nothing ran."""
     used = np.isfinite(first)
     return np.where(used, np.where(used, last, 0.0) - np.where(used, first, 0.0), 0.0)
 
@@ -77,7 +81,7 @@ def objective_value(instance: Instance, schedule: Schedule, objective: Objective
     if schedule.complete:
         response = response_s(instance, schedule)
         weighted = work.weight * response
-        spans = _node_spans(instance, rows)
+        spans = _lengths(*_extremes(rows.node, instance.cluster.nodes, rows))
         late = work.is_inference & (response > work.slo_s + 1e-9)
         busy = float(np.sum(rows.end_s - rows.start_s))
         terms = {
@@ -175,13 +179,11 @@ def evaluate(instance: Instance, schedule: Schedule) -> Score:
     response = response_s(instance, schedule)[inference]
     completed = response[np.isfinite(response)]
     unit = float("nan") if instance.slo_unit_s is None else instance.slo_unit_s
-    spans = _node_spans(instance, rows)
     stages, nodes = instance.cluster.stages, instance.cluster.nodes
+    first, last = _extremes(rows.node * stages + rows.stage, nodes * stages, rows)
+    of_nodes = first.reshape(nodes, stages).min(axis=1), last.reshape(nodes, stages).max(axis=1)
+    spans = _lengths(*of_nodes)
     busy = float(np.sum(rows.end_s - rows.start_s))
-    gpu = rows.node * stages + rows.stage
-    first, last = np.full(nodes * stages, np.inf), np.full(nodes * stages, -np.inf)
-    np.minimum.at(first, gpu, rows.start_s)
-    np.maximum.at(last, gpu, rows.end_s)
     ran = np.isfinite(first)
     own_span = float(np.sum(last[ran] - first[ran]))
     alone = alone_s(instance)[inference]

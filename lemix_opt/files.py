@@ -200,23 +200,14 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     OSError
         If the disk is full.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise LemixError("no such folder", where=str(path.parent), expected="an existing folder")
-    if path.is_dir():
-        raise LemixError("is a folder", where=str(path), expected="a file to write")
-    path = Path(os.path.realpath(path))
+    path = _target(path)
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
         return
     # Names may be as long as the file system allows.
-    try:
+    with _writable(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}", suffix=".tmp")
-    except OSError as error:
-        raise LemixError(
-            f"cannot be written ({error.strerror})", where=str(path), expected="a writable folder"
-        ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -230,6 +221,45 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise `LemixError` if `new_file` could not write there, ahead of work that ends in it."""
+    path = _target(path)
+    if not path.exists() or path.is_file():
+        with _writable(path):
+            tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `LemixError` unless files can be written to a folder that exists or can be made."""
+    at = Path(os.path.realpath(folder))
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    if not at.is_dir():
+        raise LemixError("is a file", where=str(at), expected="a folder")
+    with _writable(folder):
+        tempfile.TemporaryFile(dir=at).close()
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Return the file that is written to when `path` is, behind all links."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise LemixError("no such folder", where=str(path.parent), expected="an existing folder")
+    if path.is_dir():
+        raise LemixError("is a folder", where=str(path), expected="a file to write")
+    return Path(os.path.realpath(path))
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LemixError(
+            f"cannot be written ({error.strerror})", where=str(path), expected="a writable folder"
+        ) from None
 
 
 def made_folder(folder: Path) -> Path:

@@ -94,6 +94,15 @@ class Iterations:
             object.__setattr__(self, name, column)
             return column
 
+    def stored(self, name: str) -> npt.NDArray[Any]:
+        """Return a count as it is stored; products of its narrow integers overflow in silence."""
+        narrow = self.__dict__.get("_narrow", {})
+        return narrow[name] if name in narrow else np.asarray(getattr(self, name))
+
+    def part(self, name: str, rows: slice | IntArray) -> IntArray:
+        """Return some rows of a count at full width; unlike an attribute, it is not kept."""
+        return np.asarray(self.stored(name)[rows], dtype=np.int64)
+
     @property
     def rows(self) -> int:
         """Number of iterations I."""

@@ -64,8 +64,8 @@ class Instance:
         all of its forwards have ended on the last stage, under ``"1f1b"`` each right after its
         own, with at most S − s of them between forward and backward on stage s.
     micro_batches : int, default 1
-        Micro-batches per training task, at most `MOST_MICRO_BATCHES`; its seconds and held bytes divide by their number, hops
-        do not.
+        Micro-batches per training task, at most `MOST_MICRO_BATCHES`; its seconds and held bytes
+        divide by their number, hops do not.
     gpu_order : {"reserve", "backward_first", "fifo", "task_id"}, default "reserve"
         Which ready operation a GPU takes next.
     gpu_sharing : {"exclusive", "reference_threads"}, default "exclusive"
@@ -135,11 +135,7 @@ class Instance:
         choice("memory_rule", self.memory_rule, MEMORY_RULES)
         put: dict[str, Any] = {
             "micro_batches": whole(
-                "micro_batches",
-                self.micro_batches,
-                minimum=1,
-                maximum=MOST_MICRO_BATCHES,
-                hint="Use fewer micro-batches; their times divide by their number",
+                "micro_batches", self.micro_batches, minimum=1, maximum=MOST_MICRO_BATCHES
             ),
             "memory_fraction": float(
                 floats("memory_fraction", self.memory_fraction, (), above=0, maximum=1)
@@ -152,7 +148,6 @@ class Instance:
                 where="micro_batches",
                 expected="1, or pipeline 'gpipe' or '1f1b'",
             )
-        self._check_operations()
         if not isinstance(self.fifo, bool):
             raise FieldError(f"{self.fifo!r}", where="fifo", expected="True or False")
         wanted = (self.cluster.classes, self.workload.tasks, self.cluster.stages)
@@ -173,21 +168,21 @@ class Instance:
             object.__setattr__(self, name, value)
         if self.weight_sync is not None:
             self.weight_sync.check(self.cluster.nodes)
+        self._check_operations()
         self._check_sharing()
         if self.generation is not None:
             self._check_requests()
         self._check_memory()
 
     def _check_operations(self) -> None:
-        parts = int(self.micro_batches)
         trained = int(self.workload.is_training.sum())
-        per_stage = self.workload.tasks - trained + 2 * parts * trained
-        if per_stage * self.cluster.stages > MOST_OPERATIONS:
+        passes = self.workload.tasks - trained + 2 * self.micro_batches * trained
+        if (operations := passes * self.cluster.stages) > MOST_OPERATIONS:
             raise FieldError(
-                f"{per_stage * self.cluster.stages} operations of {self.workload.tasks} tasks",
-                where="micro_batches" if parts > 1 else "stages",
+                f"{operations} operations of {self.workload.tasks} tasks",
+                where="tasks, stages and micro_batches",
                 expected=f"at most {MOST_OPERATIONS}",
-                hint="Use fewer tasks, stages or micro-batches",
+                hint="Use fewer of them",
             )
 
     def _check_sharing(self) -> None:

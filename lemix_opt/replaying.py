@@ -8,15 +8,23 @@ import numpy as np
 
 from lemix_opt.checks import FloatArray, choice
 from lemix_opt.cost_model import CostModel, mixed_costs
+from lemix_opt.costs import Costs
 from lemix_opt.decision_clock import DecisionClock
 from lemix_opt.engine import simulate
 from lemix_opt.engine.follow import follow
-from lemix_opt.engine.planned import chain_of
+from lemix_opt.engine.planned import (
+    NO_BEGINNING,
+    NO_PLACE,
+    OTHER_NODE,
+    RIGHT,
+    Layout,
+    layout_of,
+)
 from lemix_opt.errors import FieldError
 from lemix_opt.evaluation import Score, evaluate
 from lemix_opt.instance import Instance
 from lemix_opt.policy import Policy
-from lemix_opt.schedule import BACKWARD, DONE, FORWARD, PHASES, UPDATE, Schedule
+from lemix_opt.schedule import DONE, PHASES, Schedule
 from lemix_opt.trace import Trace
 
 TIMINGS = ("order", "planned")
@@ -103,8 +111,8 @@ def replay(
     instance, shift = trace.instance, None
     if isinstance(policy_or_schedule, Schedule):
         plan = policy_or_schedule
-        _check(instance, plan)
-        executed = follow(instance, trace.actual, plan, timing == "planned")
+        layout = _checked_layout(instance, trace.actual, plan)
+        executed = follow(instance, trace.actual, plan, layout, timing == "planned")
         shift = np.full(instance.tasks, np.nan)
         planned = plan.end_state == DONE
         shift[planned] = executed.end_s()[planned] - plan.end_s()[planned]
@@ -142,62 +150,48 @@ def _predicted(trace: Trace, time_model: CostModel | None, memory_model: CostMod
     return Trace(trace.instance, actual, "synthetic", text, trace.schedule)
 
 
-def _check(instance: Instance, plan: Schedule) -> None:
-    """Raise `FieldError` unless every item ran a beginning of its chain, done ones all of it."""
+def _checked_layout(instance: Instance, actual: Costs, plan: Schedule) -> Layout:
+    """Return the layout; raise `FieldError` unless every item ran a beginning of its chain."""
     instance.require_plain_rules("is not replayed", ("pipeline",))
     if plan.tasks != instance.tasks:
         raise FieldError(f"{plan.tasks} tasks", where="schedule", expected=f"{instance.tasks}")
-    nodes, stages = instance.cluster.nodes, instance.cluster.stages
-    for task, node in enumerate(plan.node.tolist()):
-        if node >= nodes:
-            raise FieldError(f"{node}", where=f"node[{task}]", expected=f"a node below {nodes}")
+    nodes = instance.cluster.nodes
+    if plan.tasks and int(plan.node.max()) >= nodes:
+        task = int(np.argmax(plan.node >= nodes))
+        expected = f"a node below {nodes}"
+        raise FieldError(f"{plan.node[task]}", where=f"node[{task}]", expected=expected)
+    layout, found, at = layout_of(instance, actual, plan)
+    if found == NO_BEGINNING:
+        raise _no_beginning(plan, at)
+    if found != RIGHT:
+        raise _misplaced(instance, plan, found, at)
+    return layout
+
+
+def _no_beginning(plan: Schedule, task: int) -> FieldError:
     o = plan.operations
-    ran: list[set[tuple[int, int, int]]] = [set() for _ in range(instance.tasks)]
-    training = instance.workload.is_training.tolist()
-    parts = [instance.micro_batches if trains else 1 for trains in training]
-    columns = (o.task, o.phase, o.stage, o.micro_batch, o.node)
-    for row, (i, phase, s, part, node) in enumerate(
-        zip(*(c.tolist() for c in columns), strict=True)
-    ):
-        where = f"operations[{row}]"
-        if node != plan.node[i]:
-            expected = f"{plan.node[i]} as in node[{i}]"
-            raise FieldError(f"node {node}", where=where, expected=expected)
-        if s >= stages or part >= (1 if phase == UPDATE else parts[i]):
-            expected = f"a stage below {stages} and a micro-batch below {parts[i]}, 0 for updates"
-            raise FieldError(f"stage {s}, micro-batch {part}", where=where, expected=expected)
-        if (phase, s, part) in ran[i]:
-            text = f"a second {PHASES[phase]} of task {i} on stage {s}"
-            raise FieldError(text, where=where, expected="one for every micro-batch")
-        ran[i].add((phase, s, part))
-    for i, done in enumerate((plan.end_state == DONE).tolist()):
-        chain = chain_of(training[i], stages)
-        if not _runs_a_beginning(ran[i], chain, parts[i], done, instance.pipeline == "gpipe"):
-            names = ", ".join(f"{PHASES[phase]} {s}" for phase, s, _ in sorted(ran[i])) or "nothing"
-            raise FieldError(
-                f"task {i} runs {names}",
-                where="schedule.operations",
-                expected="every operation of a done task, a beginning of the chain of any other",
-            )
+    own = np.flatnonzero(o.task == task)
+    ran = zip(o.phase[own].tolist(), o.stage[own].tolist(), strict=True)
+    names = ", ".join(f"{PHASES[phase]} {s}" for phase, s in ran) or "nothing"
+    return FieldError(
+        f"task {task} runs {names}",
+        where="schedule.operations",
+        expected="every operation of a done task, a beginning of the chain of any other",
+    )
 
 
-def _runs_a_beginning(
-    ran: set[tuple[int, int, int]],
-    chain: list[tuple[int, int]],
-    parts: int,
-    done: bool,
-    flushes: bool,
-) -> bool:
-    """Whether what ran of a task has all that it waits for, and all of it if it is done."""
-    last = max(s for _, s in chain)
-    for phase, s, _ in ran:
-        awaited = BACKWARD if phase == UPDATE else FORWARD
-        if (phase == UPDATE or (flushes and phase == BACKWARD and s == last)) and not all(
-            (awaited, s, m) in ran for m in range(parts)
-        ):
-            return False
-    for part in range(parts):
-        own = {(phase, s) for phase, s, m in ran if m == part and phase != UPDATE}
-        if not set(chain[: len(own)]) <= own or (done and len(own) < len(chain)):
-            return False
-    return True
+def _misplaced(instance: Instance, plan: Schedule, found: int, row: int) -> FieldError:
+    """Return the error for an operation that is where it cannot be, or comes twice."""
+    o, where = plan.operations, f"operations[{row}]"
+    task, stage = int(o.task[row]), int(o.stage[row])
+    if found == OTHER_NODE:
+        expected = f"{plan.node[task]} as in node[{task}]"
+        return FieldError(f"node {o.node[row]}", where=where, expected=expected)
+    if found == NO_PLACE:
+        parts = instance.micro_batches if instance.workload.is_training[task] else 1
+        stages = instance.cluster.stages
+        expected = f"a stage below {stages} and a micro-batch below {parts}, 0 for updates"
+        text = f"stage {stage}, micro-batch {o.micro_batch[row]}"
+        return FieldError(text, where=where, expected=expected)
+    text = f"a second {PHASES[int(o.phase[row])]} of task {task} on stage {stage}"
+    return FieldError(text, where=where, expected="one for every micro-batch")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lemix_opt.checks import choice
+from lemix_opt.interrupt import INTERRUPTED
 from lemix_opt.schedule import Schedule
 
 STATUSES = ("optimal", "feasible", "infeasible", "unknown", "incomplete", "invalid")
@@ -91,6 +92,11 @@ class Result:
 
     def __post_init__(self) -> None:
         choice("status", self.status, STATUSES)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the run, so that this is only the best so far."""
+        return self.explanation.rpartition("; ")[2] == INTERRUPTED
 
     def primal_integral_s(self, reference: float | None = None) -> float:
         """Return how long the run was away from a value, weighed by how far (Berthold 2013).

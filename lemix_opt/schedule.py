@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -193,8 +194,7 @@ class Schedule:
 
     def start_s(self) -> FloatArray:
         """First start of every task, shape (T,); infinity where nothing ran."""
-        first = np.full(self.tasks, np.inf)
-        np.minimum.at(first, self.operations.task, self.operations.start_s)
+        first = self._by_task(np.minimum, self.operations.start_s, np.inf)
         return first if self.generated is None else np.minimum(first, self.generated.start_s)
 
     def end_s(self) -> FloatArray:
@@ -202,18 +202,29 @@ class Schedule:
 
         A weight synchronisation that a task set off is not part of it.
         """
-        last = np.full(self.tasks, -np.inf)
+        return self._end_s.copy()
+
+    @cached_property
+    def _end_s(self) -> FloatArray:
+        # Looked up by every metric, and a pass over all operations.
         rows = self.operations
         own = rows.phase != SYNC
-        if own.all():
-            np.maximum.at(last, rows.task, rows.end_s)
-        else:
-            np.maximum.at(last, rows.task[own], rows.end_s[own])
+        ends_s = rows.end_s if own.all() else np.where(own, rows.end_s, -np.inf)
+        last = self._by_task(np.maximum, ends_s, -np.inf)
         if self.generated is not None:
             tokens = self.generated.last_token_s
             last = np.maximum(last, np.where(np.isinf(tokens), -np.inf, tokens))
         last[self.end_state != DONE] = np.inf
         return last
+
+    def _by_task(self, extreme: np.ufunc, values: FloatArray, without: float) -> FloatArray:
+        """Return the least or largest value of every task's operations, shape (T,)."""
+        found, task = np.full(self.tasks, without), self.operations.task
+        if task.size:
+            # A task's operations follow each other.
+            first = np.concatenate(([0], np.flatnonzero(task[1:] != task[:-1]) + 1))
+            found[task[first]] = extreme.reduceat(values, first)
+        return found
 
     def __eq__(self, other: object) -> bool:
         return arrays_equal(self, other)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lemix_opt.beyond import beyond_exact_model, require_loop_order
-from lemix_opt.checks import floats, whole
+from lemix_opt.checks import checked_limits, whole
 from lemix_opt.end_reasons import end_reasons, reasons_text
 from lemix_opt.engine import simulate
 from lemix_opt.errors import InfeasibleError, unknown
@@ -19,6 +19,7 @@ from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
 from lemix_opt.validation import validate
 from solvers.checked import checked
+from solvers.cut_short import solve_or_cut
 from solvers.incumbent import levels_of
 from solvers.normal_form import NormalForm
 from solvers.registry import POLICIES, SOLVERS
@@ -71,7 +72,7 @@ def solve(
         What is minimised.
     time_limit_s : float, default 60
         Wall seconds, model building included, but not the first compilation after an installation;
-        policies ignore it.
+        policies ignore it. Finite unless there is a deterministic limit.
     deterministic_limit : float, optional
         Limit in the solver's own deterministic time units.
     seed : int, default 0
@@ -88,14 +89,15 @@ def solve(
     Returns
     -------
     Result
-        Policies report no bound.
+        Policies report no bound. Ctrl-C ends a solver within seconds; the result is the best so
+        far, and its `interrupted` holds.
 
     Raises
     ------
     UnknownNameError
         For an unknown solver or parameter, naming the nearest known one.
     FieldError
-        For a limit that is not above 0, or a negative seed.
+        For a limit that is not above 0, no finite limit, or a negative seed.
     InfeasibleError
         If `initial` breaks a rule; the first violation is named.
     InternalError
@@ -104,11 +106,7 @@ def solve(
     """
     objective = Objective(makespan=1.0) if objective is None else objective
     seed = whole("seed", seed, minimum=0)
-    time_limit_s = float(floats("time_limit_s", time_limit_s, (), above=0, infinite=True))
-    if deterministic_limit is not None:
-        deterministic_limit = float(
-            floats("deterministic_limit", deterministic_limit, (), above=0, infinite=True)
-        )
+    time_limit_s, deterministic_limit = checked_limits(time_limit_s, deterministic_limit)
     if initial is not None:
         violations = validate(instance, initial)
         if violations:
@@ -121,16 +119,17 @@ def solve(
         )
         normal = NormalForm.of(instance, objective)
         start = normal.initial(initial)
-        found: Result = built.solve(
+        found = solve_or_cut(
+            built.solve,
             normal.instance,
             normal.objective,
-            time_limit_s=time_limit_s,
-            deterministic_limit=deterministic_limit,
+            solver=solver,
             seed=seed,
             initial=start,
             on_solution=normal.listener(on_solution),
+            time_limit_s=time_limit_s,
+            deterministic_limit=deterministic_limit,
         )
-        found = checked(normal.instance, normal.objective, found)
         if normal.unchanged:
             return found
         kept = initial if found.schedule is not None and found.schedule is start else None

@@ -11,6 +11,7 @@ import numpy as np
 
 from lemix_opt.checks import whole
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import INTERRUPTED
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
@@ -98,7 +99,7 @@ class Portfolio:
             run.go()
             run.wait()
         except KeyboardInterrupt:
-            run.note = "interrupted"
+            run.note = INTERRUPTED
         finally:
             run.end_search()
         if run.failure is not None:
@@ -205,6 +206,8 @@ class _Run:
         low = self.exact.lower_bound
         best.raise_bound(low[0] if isinstance(low, tuple) else low)
         self.note = self.exact.explanation
+        if self.exact.interrupted:
+            raise KeyboardInterrupt
 
     def _offer(self, schedule: Schedule, value: Value) -> None:
         self.best.offer(schedule)
@@ -243,6 +246,8 @@ class _Run:
             while not self.halt.is_set() and self.best.elapsed_s < self.time_limit_s:
                 self._improve(1.0)
                 self._rebuild(1.0)
+        except KeyboardInterrupt:
+            return  # the caller's thread has heard of it too
         except BaseException as failure:  # the caller's thread raises it
             self.failure = failure
 

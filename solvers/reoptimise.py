@@ -16,6 +16,7 @@ from ortools.sat.python import cp_model
 
 from lemix_opt.checks import IntArray, whole
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import INTERRUPTED
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result
 from lemix_opt.schedule import Schedule
@@ -91,7 +92,7 @@ class Reoptimise:
         except OutOfTimeError:
             note = "the time limit was reached"
         except KeyboardInterrupt:
-            note = "interrupted"
+            note = INTERRUPTED
         parameters = {"workers": self.workers, "time_limit_s": time_limit_s}
         note = (
             note or f"{proven} of {len(moments)} plans are proven; sees no task before its release"

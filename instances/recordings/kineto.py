@@ -4,81 +4,51 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, cast
+from functools import lru_cache
+from typing import Any, cast
 
-import msgspec
 import numpy as np
 
-from instances.recordings.source import (
-    MAX_BYTES,
-    MAX_OBJECTS,
-    Source,
-    decoded,
-    hashes,
-    json_content,
+from instances.recordings.chrome import (
+    ANNOTATION,
+    GPU,
+    OPERATOR,
+    Event,
+    Events,
+    microseconds,
+    read_events,
+    text_of,
+    whole_of,
 )
-from instances.recordings.steps import (
-    BACKWARD,
-    COMMUNICATION,
-    FORWARD,
-    OTHER,
-    STEP,
-    UPDATE,
-    merge,
-)
-from lemix_opt.checks import FloatArray
+from instances.recordings.odd_times import launch_of, overlaps, without_outliers
+from instances.recordings.source import MAX_BYTES, MAX_OBJECTS, Source, hashes
+from instances.recordings.steps import BACKWARD, COMMUNICATION, FORWARD, OTHER, STEP, UPDATE
 from lemix_opt.errors import FieldError, FileFormatError
 from lemix_opt.recording import UNKNOWN, Provenance, Recording, table
 
-_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
-_RUNTIME = ("cuda_runtime", "cuda_driver", "hip_runtime")
 _STEP = re.compile(r"ProfilerStep\s*#(\d{1,9})")
-_AUTOGRAD = "autograd::engine::evaluate_function"
-_COLLECTIVE = re.compile(r"nccl|rccl", re.IGNORECASE)
-_MOST_US = 1e18
-
-
-class _Args(msgspec.Struct, gc=False):
-    correlation: int | float | str | None = None
-    device: int | float | str | None = None
-    bytes: int | float | str | None = None
-    external: int | float | str | None = msgspec.field(default=None, name="External id")
-
-
-class _Event(msgspec.Struct, gc=False):
-    ph: str
-    name: str = ""
-    cat: str | None = None
-    ts: float | None = None
-    dur: float | None = None
-    tid: int | float | str | None = None
-    args: _Args | None = None
-
-
-class _Ranks(msgspec.Struct):
-    rank: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | None = None
-
-
-class _File(msgspec.Struct):
-    events: list[_Event] = msgspec.field(name="traceEvents")
-    ranks: _Ranks | None = msgspec.field(default=None, name="distributedInfo")
-    base: int | None = msgspec.field(default=None, name="baseTimeNanoseconds")
+_AUTOGRAD = re.compile(r"autograd::engine::evaluate_function|\w*Backward\d*$")
+_COLLECTIVE = re.compile(r"nccl|rccl|msccl|oneccl|hccl|xccl", re.IGNORECASE)
+_WHAT = "a PyTorch profiler trace"
+_LEGACY = (
+    "Events of `torch.autograd.profiler` without Kineto have no category: export with "
+    "`torch.profiler.profile`"
+)
 
 
 @dataclass(frozen=True)
 class _Cover:
     """Spans of one kind by thread, merged, to ask whether a moment lies in one."""
 
-    spans: dict[object, tuple[FloatArray, FloatArray]]
+    spans: dict[str, tuple[list[int], list[int]]]
 
-    def has(self, thread: object, at: float) -> bool:
+    def has(self, thread: str, at: int) -> bool:
         if thread not in self.spans:
             return False
         start, end = self.spans[thread]
-        row = int(np.searchsorted(start, at, side="right")) - 1
+        row = bisect_right(start, at) - 1
         return row >= 0 and at <= end[row]
 
 
@@ -86,6 +56,7 @@ def read_kineto(
     path: Source | Sequence[Source],
     max_bytes: int = MAX_BYTES,
     max_objects: int = MAX_OBJECTS,
+    ranks: str | int | Sequence[int] = "",
 ) -> Recording:
     """Read what the GPU did in every profiled step, by what it was launched from.
 
@@ -94,8 +65,11 @@ def read_kineto(
     ``backward`` if by the autograd engine, ``forward`` if within an annotation that says so (in a
     trace without one: if by any other operator), else ``other``. Steps themselves are spans of
     phase ``step``, of the processor's time. A trace without GPU has its outermost operators
-    instead. `instances.recordings.steps.steps_of` adds up
-    times.
+    instead, of device −1. `instances.recordings.steps.steps_of` adds up times.
+
+    Launches are events of any category that ends in ``_runtime`` or ``_driver``. Events that cannot
+    be (without a length, or stamped far from all others) are left out; warnings name them, and the
+    categories that were not read. Times are differences of whole nanoseconds.
 
     Parameters
     ----------
@@ -103,6 +77,8 @@ def read_kineto(
         ``.json`` or ``.json.gz``; several files are ranks of one run.
     max_bytes, max_objects : int, default 2**28 and 2**21
         Largest content of a file, decompressed, and most JSON objects in it.
+    ranks : str or sequence of int, default ""
+        Rank of every file, as in ``"0,1"``, for files that do not say theirs.
 
     Returns
     -------
@@ -118,124 +94,181 @@ def read_kineto(
     paths = [cast(Source, path)] if single else list(cast(Sequence[Source], path))
     if not paths:
         raise FieldError("no files", where="path", expected="at least one")
-    files = []
-    for place in paths:
-        content = json_content(place, "a PyTorch profiler trace", max_bytes, max_objects)
-        files.append(decoded(content, _File, place))
+    given = _given(ranks, len(paths))
+    files = [read_events(place, _WHAT, max_bytes, max_objects) for place in paths]
     said: list[str] = []
-    ranks = [UNKNOWN if f.ranks is None or f.ranks.rank is None else f.ranks.rank for f in files]
-    if len(files) > 1 and (UNKNOWN in ranks or len(set(ranks)) < len(ranks)):
-        raise FileFormatError(
-            f"ranks {ranks}",
-            where=", ".join(str(p) for p in paths)[:200],
-            expected="distributedInfo.rank in every file, each rank once",
-        )
+    numbers = _ranks(paths, files, given, said)
     parts = [
-        _spans(place, file, rank, said)
-        for place, file, rank in zip(paths, files, ranks, strict=True)
+        _spans(place, file, rank) for place, file, rank in zip(paths, files, numbers, strict=True)
     ]
-    bases = [file.base for file in files]
+    for file in files:
+        said += file.said
     if len(files) > 1:
         said.append("clocks of ranks on several machines need not agree")
     # Without a base in every file, their own zeros are all there is.
-    known = [base for base in bases if base is not None and abs(base) < 2**62]
+    bases = [file.base_ns for file in files]
+    known = [base for base in bases if base is not None]
     based = len(known) == len(files)
-    shift_us = [(base - min(known)) / 1e3 if based and base else 0.0 for base in bases]
     columns: dict[str, list[Any]] = {key: [] for key in parts[0]}
-    for part, shift in zip(parts, shift_us, strict=True):
+    for part, base in zip(parts, bases, strict=True):
+        shift = base - min(known) if based and base is not None else 0
         for key, values in part.items():
-            columns[key] += [v + shift for v in values] if key.endswith("_us") else values
-    zero = min(columns["start_us"])
+            columns[key] += [v + shift for v in values] if key.endswith("_ns") else values
+    zero = min(columns["start_ns"])
     for edge in ("start", "end"):
-        columns[f"{edge}_s"] = [(at - zero) * 1e-6 for at in columns.pop(f"{edge}_us")]
+        columns[f"{edge}_s"] = [(at - zero) / 10**9 for at in columns.pop(f"{edge}_ns")]
     source = "steps under the PyTorch profiler"
-    clock = f"the profiler's; 0 = {zero!r} us" + (
+    clock = f"the profiler's; 0 = {microseconds(zero)} us" + (
         f" after {min(known)} ns since 1970 (UTC)" if based else ", of a base that is not recorded"
     )
     provenance = Provenance("recorded", source, clock, {}, hashes(paths), tuple(said))
     return Recording(provenance, table("spans", columns))
 
 
-def _spans(place: Source, file: _File, rank: int, said: list[str]) -> dict[str, list[Any]]:
-    """Return the columns of one file's spans, times still in its own microseconds."""
-    events = []
-    for row, event in enumerate(file.events):
-        if event.ph != "X":
-            continue
-        if (
-            event.ts is None
-            or event.dur is None
-            or abs(event.ts) > _MOST_US
-            or not 0 <= event.dur < _MOST_US
-        ):
-            raise FileFormatError(
-                f"ts {event.ts}, dur {event.dur} of {event.name[:40]!r}",
-                where=f"{place}: traceEvents[{row}]",
-                expected="times in microseconds, none negative in length",
-            )
-        events.append(event)
-    steps = sorted(
-        (float(e.ts or 0), float(e.ts or 0) + float(e.dur or 0), int(match[1]))
-        for e in events
-        if e.cat in ("user_annotation", "cpu_op") and (match := _STEP.fullmatch(e.name))
-    )
-    work = [e for e in events if e.cat in _GPU]
+def _given(ranks: str | int | Sequence[int], files: int) -> list[int]:
+    """Return the ranks that were given, none or one per file."""
+    if isinstance(ranks, str):
+        texts = [word.strip() for word in ranks.strip(" []()").split(",") if word.strip()]
+    else:
+        texts = [str(rank) for rank in ([ranks] if isinstance(ranks, int) else ranks)]
+    plain = all(text.isascii() and text.isdigit() and int(text) < 2**31 for text in texts)
+    if not plain or len(texts) not in (0, files) or len({int(t) for t in texts}) < len(texts):
+        raise FieldError(
+            f"ranks {', '.join(texts)[:80]}",
+            where="ranks",
+            expected=f"{files} different whole numbers, in the order of the files",
+        )
+    return [int(text) for text in texts]
+
+
+def _ranks(
+    paths: list[Source], files: list[Events], given: list[int], said: list[str]
+) -> list[int]:
+    """Return the rank of every file; what was given stands before what files say."""
+    found = [UNKNOWN if file.rank is None else file.rank for file in files]
+    if given:
+        for file, rank, own in zip(files, given, found, strict=True):
+            if own not in (UNKNOWN, rank):
+                said.append(f"{file.name}: of rank {own} by itself, taken as rank {rank} as given")
+        return given
+    if len(files) > 1 and (UNKNOWN in found or len(set(found)) < len(found)):
+        numbers = ",".join(map(str, range(len(files))))
+        raise FileFormatError(
+            f"ranks {found}",
+            where=", ".join(str(p) for p in paths)[:200],
+            expected="distributedInfo.rank in every file, each rank once",
+            hint=f"Give them in the order of the files: --set ranks={numbers}",
+        )
+    return found
+
+
+def _spans(place: Source, file: Events, rank: int) -> dict[str, list[Any]]:
+    """Return the columns of one file's spans, times in nanoseconds of its own clock."""
+    said = file.said
+    events, launches = without_outliers(file.found, file.name, said)
+    work = [event for event in events if event.kind == GPU]
     on_gpu = bool(work)
     if not on_gpu:
         work = _outermost(events)
-        said.append(f"{Path(place).name}: no GPU; spans are outermost operators of the processor")
+        unread = "" if not file.unread else " that this reader knows"
+        said.append(f"{file.name}: no GPU{unread}; spans are outermost operators of the processor")
     if not work:
         raise FileFormatError(
-            "no kernels and no operators", where=str(place), expected="a PyTorch profiler trace"
+            "; ".join(["no kernels and no operators", *file.odd[:1], *file.said[:-1]])[:500],
+            where=str(place),
+            expected=_WHAT,
+            hint=_LEGACY if "without category" in file.unread else None,
         )
-    launches = {
-        e.args.correlation: e
-        for e in events
-        if e.cat in _RUNTIME and e.args is not None and e.args.correlation is not None
-    }
     phases = _Phases(events)
+    steps = _steps(events)
+    find = _Steps(steps)
     columns: dict[str, list[Any]] = {
         key: [] for key in ("task", "phase", "name", "node", "device", "bytes")
     }
-    columns |= {"start_us": [], "end_us": []}
-    lost = 0
+    columns |= {"start_ns": [], "end_ns": []}
 
-    def add(task: int, phase: str, e: _Event, device: int, size: float) -> None:
-        start = float(e.ts or 0)
-        row = (task, phase, e.name, rank, device, size, start, start + float(e.dur or 0))
+    def add(*row: Any) -> None:
         for values, value in zip(columns.values(), row, strict=True):
             values.append(value)
 
+    streams = []
+    lost = nowhere = 0
     for e in work:
-        args = e.args or _Args()
-        launch = launches.get(args.correlation or "") if on_gpu else e
+        device, size = UNKNOWN, np.nan
+        launch = launch_of(e, launches) if on_gpu else e
         lost += launch is None
-        phase, task = phases.of(e, launch), UNKNOWN
-        if launch is not None:
-            task = _step_at(steps, float(launch.ts or 0))
-        add(task, phase, e, _whole(args.device), _size(args.bytes))
-    for e in events:
-        match = _STEP.fullmatch(e.name)
-        if match and e.cat in ("user_annotation", "cpu_op"):
-            add(int(match[1]), STEP, e, UNKNOWN, np.nan)
-    name = Path(place).name
+        if on_gpu:
+            known, stream, size = _place(e)
+            nowhere += known is None
+            device = known or 0
+            streams.append(((device, stream), e))
+        task = UNKNOWN if launch is None else find.at(launch.start)
+        add(task, phases.of(e, launch), e.name, rank, device, size, e.start, e.end)
+    for start, end, number in steps:
+        add(number, STEP, f"ProfilerStep#{number}", rank, UNKNOWN, np.nan, start, end)
+    said += overlaps(streams, file.name)
+    if nowhere:
+        said.append(f"{file.name}: {nowhere} kernels of a device not recorded, taken as device 0")
     if lost:
-        said.append(f"{name}: {lost} kernels without a launch: of no step, phase other unless NCCL")
+        said.append(
+            f"{file.name}: {lost} kernels without a launch: of no step, phase other unless NCCL"
+        )
     if not steps:
-        said.append(f"{name}: no ProfilerStep annotations; all spans are of task -1")
+        said.append(f"{file.name}: no ProfilerStep annotations; all spans are of task -1")
     if not phases.says_forward:
-        said.append(f"{name}: no annotation of the forward; it is all that no other phase is")
+        said.append(f"{file.name}: no annotation of the forward; it is all that no other phase is")
     return columns
+
+
+def _place(event: Event) -> tuple[int | None, str, float]:
+    """Return device, stream and bytes; Kineto has the first two as process and thread as well."""
+    if event.args is None:
+        return None, event.thread, np.nan
+    device = whole_of(event.args.device)
+    if device is None and event.process.isascii() and event.process.isdigit():
+        device = int(event.process) if len(event.process) < 10 else None
+    size = whole_of(event.args.bytes, 2**63)
+    stream = text_of(event.args.stream) or event.thread
+    return device, stream, np.nan if size is None else float(size)
+
+
+def _steps(events: Iterable[Event]) -> list[tuple[int, int, int]]:
+    """Return start, end and number of every step; what repeats or overlaps itself counts once."""
+    by_number: dict[int, list[tuple[int, int]]] = {}
+    for e in events:
+        if e.kind in (ANNOTATION, OPERATOR) and (match := _STEP.fullmatch(e.name)):
+            by_number.setdefault(int(match[1]), []).append((e.start, e.end))
+    return sorted(
+        (start, end, number) for number, spans in by_number.items() for start, end in _merged(spans)
+    )
+
+
+class _Steps:
+    """Which step a moment lies in: of several, the one that began last."""
+
+    def __init__(self, steps: list[tuple[int, int, int]]) -> None:
+        self.steps = steps
+        self.starts = [start for start, _, _ in steps]
+        ends = np.array([end for _, end, _ in steps], dtype=np.int64)
+        self.latest = np.maximum.accumulate(ends).tolist() if steps else []
+
+    def at(self, moment: int) -> int:
+        row = bisect_right(self.starts, moment) - 1
+        while row >= 0 and moment <= self.latest[row]:
+            if moment <= self.steps[row][1]:
+                return self.steps[row][2]
+            row -= 1
+        return UNKNOWN
 
 
 class _Phases:
     """What a thread was doing at a moment."""
 
-    def __init__(self, events: list[_Event]) -> None:
-        named = [e for e in events if e.cat == "user_annotation"]
-        operators = [e for e in events if e.cat == "cpu_op"]
-        self.update = _cover([e for e in named if e.name.startswith("Optimizer.step")])
-        engine = [e for e in operators if e.name.startswith(_AUTOGRAD)]
+    def __init__(self, events: list[Event]) -> None:
+        named = [e for e in events if e.kind == ANNOTATION]
+        operators = [e for e in events if e.kind == OPERATOR]
+        self.update = _cover(e for e in named if e.name.startswith("Optimizer.step"))
+        engine = [e for e in operators if _AUTOGRAD.match(e.name)]
         self.backward = _cover(engine + [e for e in named if "backward" in e.name.lower()])
         forward = [
             e for e in named if "forward" in e.name.lower() and "backward" not in e.name.lower()
@@ -243,12 +276,12 @@ class _Phases:
         self.says_forward = bool(forward)
         self.forward = _cover(forward or operators)
 
-    def of(self, work: _Event, launch: _Event | None) -> str:
-        if _COLLECTIVE.search(work.name):
+    def of(self, work: Event, launch: Event | None) -> str:
+        if _is_collective(work.name):
             return COMMUNICATION
         if launch is None:
             return OTHER
-        thread, at = launch.tid, float(launch.ts or 0)
+        thread, at = launch.thread, launch.start
         for phase, cover in (
             (UPDATE, self.update),
             (BACKWARD, self.backward),
@@ -259,41 +292,42 @@ class _Phases:
         return OTHER
 
 
-def _cover(events: list[_Event]) -> _Cover:
-    by_thread: dict[object, list[tuple[float, float]]] = {}
+# Kernels run again and again.
+@lru_cache(maxsize=4096)
+def _is_collective(name: str) -> bool:
+    return _COLLECTIVE.search(name) is not None
+
+
+def _cover(events: Iterable[Event]) -> _Cover:
+    by_thread: dict[str, list[tuple[int, int]]] = {}
     for e in events:
-        start = float(e.ts or 0)
-        by_thread.setdefault(e.tid, []).append((start, start + float(e.dur or 0)))
-    merged = {}
+        by_thread.setdefault(e.thread, []).append((e.start, e.end))
+    found = {}
     for thread, spans in by_thread.items():
-        found = merge(np.array(sorted(spans)))
-        merged[thread] = (found[:, 0], found[:, 1])
-    return _Cover(merged)
+        merged = _merged(spans)
+        found[thread] = ([start for start, _ in merged], [end for _, end in merged])
+    return _Cover(found)
 
 
-def _outermost(events: list[_Event]) -> list[_Event]:
-    """Operators of the processor that no other one of their thread contains."""
-    until: dict[object, float] = {}
-    found = []
-    operators = [e for e in events if e.cat == "cpu_op" and not _STEP.fullmatch(e.name)]
-    for e in sorted(operators, key=lambda e: (float(e.ts or 0), -float(e.dur or 0))):
-        end = float(e.ts or 0) + float(e.dur or 0)
-        if end > until.get(e.tid, -np.inf) and float(e.ts or 0) >= until.get(e.tid, -np.inf):
-            found.append(e)
-            until[e.tid] = end
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the union of intervals as disjoint ones."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
     return found
 
 
-def _step_at(steps: list[tuple[float, float, int]], at: float) -> int:
-    row = bisect_right(steps, (at, np.inf, 0)) - 1
-    return steps[row][2] if row >= 0 and at <= steps[row][1] else UNKNOWN
-
-
-def _whole(value: float | str | None) -> int:
-    plain = isinstance(value, int) and 0 <= value < 2**31
-    return cast(int, value) if plain else UNKNOWN
-
-
-def _size(value: float | str | None) -> float:
-    plain = isinstance(value, int | float) and 0 <= value < 2**63
-    return float(cast(float, value)) if plain else np.nan
+def _outermost(events: list[Event]) -> list[Event]:
+    """Operators of the processor that no other one of their thread contains."""
+    until: dict[str, int] = {}
+    found = []
+    operators = [e for e in events if e.kind == OPERATOR and not _STEP.fullmatch(e.name)]
+    for e in sorted(operators, key=lambda e: (e.start, -e.end)):
+        last = until.get(e.thread)
+        if last is None or (e.end > last and e.start >= last):
+            found.append(e)
+            until[e.thread] = e.end
+    return found

@@ -134,7 +134,7 @@ def read_nvidia_smi(
             # A logger that was killed leaves no end of line for the next one.
             found.cut.append(f"line {number}: {excerpt(rest[: -len(header)], 60)!r}")
             rest = header
-        cells = _cells(rest, separator)
+        cells = _cells(rest, separator or ",")
         if "timestamp" in cells:
             heads = _checked_fields(place, cells, text)
             if names and heads != names:
@@ -148,7 +148,7 @@ def read_nvidia_smi(
             found.units.clear()
             continue
         if not names:
-            _check_preamble(place, rest, cells, lines, text)
+            _check_preamble(place, rest, cells, bool(separator), text)
             found.before += 1
             continue
         try:
@@ -173,13 +173,13 @@ def _lines_of(text: str) -> tuple[list[str], bool]:
 
 
 def _separator(lines: list[str]) -> str:
-    """Return what stands between the fields of the header; a comma unless another is there."""
+    """Return what stands between the fields of the header, empty where there is none."""
     for line in lines[:_PREAMBLE]:
-        if line.count("timestamp") and len(line) < _LONGEST_LINE:
+        if "timestamp" in line and len(line) < _LONGEST_LINE:
             for separator in (",", ";", "\t"):
                 if "timestamp" in _cells(line, separator):
                     return separator
-    return ","
+    return ""
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -187,18 +187,16 @@ def _cells(line: str, separator: str) -> list[str]:
     return [cell.strip() for cell in row]
 
 
-def _check_preamble(
-    place: str, line: str, cells: list[str], lines: list[str], text: str
-) -> None:
+def _check_preamble(place: str, line: str, cells: list[str], follows: bool, text: str) -> None:
     """Refuse a line above any header, unless a shell said it and a header follows."""
-    follows = any("timestamp" in _cells(l, ",") for l in lines[:_PREAMBLE] if len(l) < _LONGEST_LINE)
     if follows and not is_stamp(cells[0]):
         return
     raise FileFormatError(
         f"no header: {excerpt(line, 60)!r}",
         where=place,
         expected="a header with 'timestamp'",
-        hint=format_hint(text) or "Name the queried fields for a log written with noheader: "
+        hint=format_hint(text)
+        or "Name the queried fields for a log written with noheader: "
         "--set fields=timestamp,index,...",
     )
 
@@ -239,7 +237,9 @@ def _check_units(place: str, heads: list[str]) -> None:
     for name, unit in map(_field, heads):
         if unit and name in _METRICS and unit != _METRICS[name][1]:
             raise FileFormatError(
-                f"unit {excerpt(unit, 20)!r}", where=f"{place}: {name}", expected=repr(_METRICS[name][1])
+                f"unit {excerpt(unit, 20)!r}",
+                where=f"{place}: {name}",
+                expected=repr(_METRICS[name][1]),
             )
 
 

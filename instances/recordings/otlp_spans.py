@@ -304,7 +304,7 @@ def _plain(raw: msgspec.Raw | None, kind: str) -> Value | None:
         found: Any = msgspec.json.decode(raw, type=str | int | float | bool | None)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if found is None or isinstance(found, str) and kind in ("stringvalue", "bytesvalue"):
+    if found is None or (isinstance(found, str) and kind in ("stringvalue", "bytesvalue")):
         return found if kind == "stringvalue" else None
     if isinstance(found, bool):
         return int(found)

@@ -60,13 +60,13 @@ def json_content(path: Source, expected: str, max_bytes: int, max_objects: int) 
             f"up to {objects} JSON objects",
             where=str(path),
             expected=f"at most {max_objects}",
-            hint="The argument max_objects of the reader admits more, if the file can be trusted "
-            "('lemix import' takes it as --set max_objects=N)",
+            hint="Raise max_objects if the file can be trusted: "
+            f"`lemix import` with --set max_objects={objects}",
         )
     return utf8_of(content)
 
 
-def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
+def decoded(content: bytes, kind: type[T], path: Source, line: int = 1, hint: str = "") -> T:
     """Decode JSON into a struct; errors name file and line, or the path to the field.
 
     Parameters
@@ -79,6 +79,8 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
         File it comes from.
     line : int, default 1
         Line of the file at which it begins.
+    hint : str, default ""
+        What to do if it is not JSON.
     """
     try:
         return msgspec.json.decode(content, type=kind)
@@ -86,11 +88,9 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
         raise FileFormatError(f"{error}", where=f"{path}:{line}", expected="the format") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         check_utf8(path, content, line)
-        at = line - 1 + line_at(content, _byte(str(error), len(content)))
+        at = line - 1 + line_at(content, _byte(str(error), content))
         raise FileFormatError(
-            f"not JSON ({error})",
-            where=f"{path}:{at}",
-            expected="JSON in UTF-8",
+            f"not JSON ({error})", where=f"{path}:{at}", expected="JSON in UTF-8", hint=hint
         ) from None
     except RecursionError:
         raise FileFormatError(
@@ -98,8 +98,14 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1) -> T:
         ) from None
 
 
-def _byte(message: str, length: int) -> int:
-    """Return where msgspec stopped: its messages end in ``(byte 17)``, or the text is cut off."""
+def _byte(message: str, content: bytes) -> int:
+    """Return where msgspec stopped: its messages end in ``(byte 17)``, but for bad UTF-8."""
     _, _, place = message.rpartition("(byte ")
     digits = place.rstrip(")")
-    return int(digits) if digits.isdecimal() else length
+    if digits.isdecimal():
+        return int(digits)
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(content)

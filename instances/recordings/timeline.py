@@ -96,7 +96,9 @@ def read_timeline(
     cells, lines = _cells(path, list(dict.fromkeys(columns.values())), max_bytes)
     layout = LAYOUTS[kind]
     if decimal == ",":
-        _point(path, {n: f for n, f in columns.items() if layout.get(n, FLOAT) == FLOAT}, cells, lines)
+        _point(
+            path, {n: f for n, f in columns.items() if layout.get(n, FLOAT) == FLOAT}, cells, lines
+        )
     times = [n for n in columns if n.endswith("_s") and n != DURATION]
     made: dict[str, Any] = {
         name: _typed(path, file, cells[file], lines, layout[name], name in _NEEDED[kind])
@@ -184,11 +186,9 @@ def _header_hint(name: str, header: list[str], text: str) -> str:
     return f"{other}. {near}" if other else near
 
 
-def _point(
-    path: Source, columns: dict[str, str], cells: dict[str, list[str]], lines: list[int]
-) -> None:
+def _point(path: Source, files: set[str], cells: dict[str, list[str]], lines: list[int]) -> None:
     """Put a point for the decimal comma of numbers; dates have none."""
-    for file in set(columns.values()):
+    for file in files:
         for row, cell in enumerate(cells[file]):
             if "." in cell or cell.count(",") > 1:
                 raise FileFormatError(
@@ -225,7 +225,9 @@ def _cell_hint(cell: str) -> str | None:
     if hint and DECIMAL_COMMA.fullmatch(cell):
         return f"{hint}; or say decimal=',' ('lemix import': --set decimal=,)"
     if is_stamp(cell):
-        return "It looks like a date and time: time_unit='date' ('lemix import': --set time_unit=date)"
+        return (
+            "It looks like a date and time: time_unit='date' ('lemix import': --set time_unit=date)"
+        )
     return hint
 
 
@@ -280,7 +282,9 @@ def _times(
     zero = min(at for column in exact.values() for at in column if at is not None)
     said = f"as in the file; 0 = {zero} {unit}"
     return {
-        name: np.array([math.nan if at is None else seconds_between(zero, at, unit) for at in column])
+        name: np.array(
+            [math.nan if at is None else seconds_between(zero, at, unit) for at in column]
+        )
         for name, column in exact.items()
     }, said
 

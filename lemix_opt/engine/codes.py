@@ -14,7 +14,12 @@ ASK = -5
 
 # What the kernel tells its driver instead of a task to decide.
 TOLD_DROP, TOLD_BAD_NODE, TOLD_BAD_TIME, TOLD_FULL = -1, -2, -3, -4
-TOLD_ITERATIONS = -5
+TOLD_ITERATIONS, TOLD_PAUSE, TOLD_ENDLESS = -5, -6, -7
+
+PAUSE_ROUNDS = 1 << 20
+"""Rounds of the event loop, a power of two, between two moments at which Ctrl-C is heard."""
+STUCK_DEFERRALS, ENDLESS_DEFERRALS = 1_000_000, 1 << 28
+"""Deferrals in a row that end a run: with nothing else to come, and beside what still runs."""
 
 EVENT_FIELDS = 7
 """Numbers per recorded event: kind, time, task, node, phase, stage, bytes."""

@@ -15,9 +15,9 @@ import numba
 from llvmlite import ir
 from numba.core import cgutils, config
 from numba.extending import intrinsic
-from platformdirs import user_cache_path
 
-CACHE_FOLDER_VARIABLE = "LEMIX_CACHE"
+from lemix_opt.engine import code_cache
+
 ENGINE = Path(__file__).resolve().parent
 
 LOG = logging.getLogger("lemix_opt")
@@ -64,6 +64,11 @@ def _sources(function: Callable[..., Any]) -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _digest(files: tuple[Path, ...]) -> str:
+    """Name the state of some sources.
+
+    numba itself looks at the time stamp of the function's own file only, which does not change
+    when a helper in another file does.
+    """
     text = hashlib.sha256(numba.__version__.encode())
     for file in files:
         text.update(file.name.encode())
@@ -71,18 +76,7 @@ def _digest(files: tuple[Path, ...]) -> str:
     return text.hexdigest()[:24]
 
 
-def cache_folder(function: Callable[..., Any]) -> Path:
-    """Return where the machine code of a function is kept: one folder per state of its sources.
-
-    numba itself looks at the time stamp of the function's own file only, which does not change
-    when a helper in another file does, nor between wheels with normalised time stamps.
-    """
-    base = os.environ.get(CACHE_FOLDER_VARIABLE)
-    root = Path(base) if base else user_cache_path("lemix-opt", appauthor=False)
-    return root / "compiled" / _digest(tuple(_sources(function)))
-
-
-def compiled(function: Callable[..., Any], *signature: Any) -> Any:
+def compiled(function: Callable[..., Any], *signature: Any, checked: bool = False) -> Any:
     """Compile a function for one signature, from the cache where possible.
 
     Parameters
@@ -93,30 +87,98 @@ def compiled(function: Callable[..., Any], *signature: Any) -> Any:
         With ``NUMBA_DISABLE_JIT=1`` it is returned as it is, for debugging.
     *signature : numba types
         Argument types, or a whole signature.
+    checked : bool, default False
+        Whether an index beyond an array raises `IndexError`, as for functions of users. Without it
+        such an index reads and writes whatever lies there.
 
     Returns
     -------
     Dispatcher
-        It accepts this signature and no other. Without a writable cache folder it works as well,
-        but every process compiles anew.
+        It accepts this signature and no other. Without a cache that can be trusted and written to
+        it works as well, but every process compiles anew.
     """
     if config.DISABLE_JIT:
         return function
-    folder = cache_folder(function)
-    before = config.CACHE_DIR
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.rglob("*.nbi")):
-            LOG.warning("compiling for this machine, once after an installation (up to a minute)")
-        config.CACHE_DIR = str(folder)
-        found = numba.njit(cache=True, **OPTIONS)(function)
-    except (OSError, RuntimeError):
-        found = numba.njit(**OPTIONS)(function)
-    finally:
-        config.CACHE_DIR = before
-    found.compile(signature[0] if len(signature) == 1 else signature)
+    wanted = signature[0] if len(signature) == 1 else signature
+    options = OPTIONS | {"boundscheck": checked}
+    folder = code_cache.private_folder(_digest(tuple(_sources(function))))
+    if folder is None:
+        found = numba.njit(**options)(function)
+        found.compile(wanted)
+    else:
+        kept = folder / _key(function, wanted, options)
+        found = _loaded(function, wanted, options, kept)
+        found = found or _stored(function, wanted, options, kept)
     found.disable_compile()
     return found
+
+
+def _key(function: Callable[..., Any], wanted: Any, options: dict[str, Any]) -> str:
+    """Name a function, a signature and how it is compiled.
+
+    numba refuses what was compiled from a file of another time stamp, which is therefore part of
+    the name: normalised wheels and editable installations may share a cache.
+    """
+    source = inspect.getsourcefile(function) or ""
+    stamp = os.stat(source).st_mtime_ns if os.path.isfile(source) else 0
+    said = (function.__module__, function.__qualname__, source, stamp, str(wanted), options)
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:24]
+
+
+def _with_cache(function: Callable[..., Any], options: dict[str, Any], folder: Path) -> Any:
+    """Return a dispatcher that looks into a folder, and writes to it when it compiles."""
+    before = config.CACHE_DIR
+    try:
+        config.CACHE_DIR = str(folder)
+        return numba.njit(cache=True, **options)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+def _loaded(function: Callable[..., Any], wanted: Any, options: dict[str, Any], kept: Path) -> Any:
+    """Return a function out of its folder, or None where it is missing or damaged."""
+    if not os.path.lexists(kept):
+        return None
+    if code_cache.intact(kept):
+        try:
+            found = _with_cache(function, options, kept)
+            found.compile(wanted)
+        # Whatever is wrong with a pickle of another numba, compiling anew is right.
+        except Exception as error:
+            LOG.warning("%s: kept machine code does not load (%s)", kept, type(error).__name__)
+        else:
+            if not found.stats.cache_hits:
+                code_cache.seal(kept)
+            return found
+    LOG.warning("%s: kept machine code is damaged; compiling it anew", kept)
+    return None
+
+
+def _stored(function: Callable[..., Any], wanted: Any, options: dict[str, Any], kept: Path) -> Any:
+    """Compile a function, and keep it in its folder if that can be written."""
+    _announce()
+    written, found = None, None
+    try:
+        written = code_cache.draft(kept)
+        found = _with_cache(function, options, written)
+        found.compile(wanted)
+        code_cache.publish(written, kept)
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: numba knows no place for functions without a file.
+        if isinstance(error, OSError):
+            LOG.warning("%s: machine code cannot be kept: %s", kept, error.strerror or error)
+        if written is not None:
+            code_cache.discard(written)
+        if found is None or not found.signatures:
+            found = numba.njit(**options)(function)
+            found.compile(wanted)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _announce() -> None:
+    """Say why nothing seems to happen, once per process."""
+    LOG.warning("compiling for this machine, once after an installation (up to a minute)")
 
 
 compiled_once = lru_cache(maxsize=256)(compiled)

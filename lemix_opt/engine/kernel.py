@@ -30,15 +30,20 @@ from lemix_opt.engine.codes import (
     DEFER_INFERENCE_YIELD,
     DEFER_TIME,
     DEFER_TIME_YIELD,
+    ENDLESS_DEFERRALS,
+    PAUSE_ROUNDS,
     SEES_ASSIGN,
     SEES_DROP,
     SEES_END,
     SEES_START,
+    STUCK_DEFERRALS,
     TOLD_BAD_NODE,
     TOLD_BAD_TIME,
     TOLD_DROP,
+    TOLD_ENDLESS,
     TOLD_FULL,
     TOLD_ITERATIONS,
+    TOLD_PAUSE,
 )
 from lemix_opt.engine.iterations import form
 from lemix_opt.engine.jit import compiled, index
@@ -55,6 +60,7 @@ from lemix_opt.engine.plain import (
 )
 from lemix_opt.engine.queues import (
     ITEM_SHIFT,
+    LARGEST,
     PHASE_SHIFT,
     RANK_ARRIVE,
     RANK_DECIDE,
@@ -144,10 +150,15 @@ def run(
     ends, first_end = books.gpu_end_s, books.first_end
     size, waits, touches = 0, 0, 0
     serial, coming, trained, fails, now = 0, 0, 0, 0, 0.0
+    # Retries among the events, deferrals since anything else happened, and turns of this loop.
+    retries, deferrals, rounds = 0, 0, 0
     arrivals = books.arrivals
-    last_stage = S - 1
+    last_stage, tasks = S - 1, rules.tasks
 
     while True:
+        rounds += 1
+        if rounds & (PAUSE_ROUNDS - 1) == 0:
+            yield TOLD_PAUSE
         if rules.recorded and state[1] >= rules.recorded:
             yield TOLD_FULL
         # Tasks that did not get their memory.
@@ -178,7 +189,7 @@ def run(
             for k in range(waits):
                 serial += 1
                 size = push(times, keys, size, now, retry_key(serial, waiting[k]))
-            waits = 0
+            retries, waits, deferrals = retries + waits, 0, 0
         if fails:
             fails = 0
             books.failed[0] = 0
@@ -221,6 +232,7 @@ def run(
         talk[0] = now
 
         if rank == RANK_END:
+            deferrals = 0
             for number in range(take_ends(books, now)):
                 slot = index(books.ending[number])
                 gpu = slot % (N * S) if threads_of(rules) else slot
@@ -332,7 +344,7 @@ def run(
                         for k in range(waits):
                             serial += 1
                             size = push(times, keys, size, now, retry_key(serial, waiting[k]))
-                        waits = 0
+                        retries, waits = retries + waits, 0
             continue
 
         if rank == RANK_LOOK:
@@ -367,12 +379,20 @@ def run(
                     task = (key >> ITEM_SHIFT) & 0xFFFFFFFF
                 else:
                     task = key & ((1 << SERIAL_SHIFT) - 1)
+                    retries -= 1
             answer = answer_of(decide, now, task, shown, state, rules, talk)
             at_s = state[0]
             if answer == ASK:
                 yield task
                 answer, at_s = int(talk[1]), talk[2]
             if answer < 0:
+                deferrals += 1
+                alone = size == retries and coming == arrivals.size and ends[first_end[1]] == inf
+                most = STUCK_DEFERRALS if alone else ENDLESS_DEFERRALS
+                if deferrals >= most or serial + tasks >= LARGEST - 1:
+                    talk[3], talk[4], talk[5] = task, deferrals, serial
+                    yield TOLD_ENDLESS
+                    return
                 books.end_state[task] = DEFERRED
                 if answer in (DEFER_INFERENCE_YIELD, DEFER_TIME_YIELD):
                     size = give_way(view, books, times, keys, size, task, now)
@@ -382,15 +402,17 @@ def run(
                     continue
                 if answer in (DEFER_TIME, DEFER_TIME_YIELD) and now < at_s < inf:
                     serial += 1
+                    retries += 1
                     size = push(times, keys, size, at_s, retry_key(serial, task))
                     continue
                 talk[3], talk[4], talk[6] = task, at_s, answer
-                yield TOLD_BAD_TIME
+                yield TOLD_BAD_TIME if answer >= DEFER_TIME_YIELD else TOLD_BAD_NODE
                 return
             if answer >= N:
                 talk[3], talk[6] = task, answer
                 yield TOLD_BAD_NODE
                 return
+            deferrals = 0
             books.node[task] = answer
             books.end_state[task] = UNFINISHED
             if watched >> SEES_ASSIGN & 1:

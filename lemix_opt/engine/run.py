@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf, nan
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,17 @@ from lemix_opt.engine.batches import batches_of
 from lemix_opt.engine.books import NONE, Books, Rules, rules_of, truth_of
 from lemix_opt.engine.clock import DECIDE_NS, DECISIONS
 from lemix_opt.engine.codes import (
+    ASK,
     BATCH,
     EVENT_FIELDS,
     EVENTS,
     TOLD_BAD_NODE,
     TOLD_BAD_TIME,
     TOLD_DROP,
+    TOLD_ENDLESS,
     TOLD_FULL,
     TOLD_ITERATIONS,
+    TOLD_PAUSE,
 )
 from lemix_opt.engine.compiled import DEFERRALS, CompiledPolicy, recorder
 from lemix_opt.engine.kernel import kernel
@@ -35,8 +39,9 @@ from lemix_opt.engine.table import (
     rows_of,
 )
 from lemix_opt.engine.view import view_of
-from lemix_opt.errors import FieldError, LemixError
+from lemix_opt.errors import FieldError, LemixError, unknown
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import stop_if_interrupted
 from lemix_opt.policy import Assign, BatchObserved, Defer, Event, Policy
 from lemix_opt.schedule import UNFINISHED, Schedule
 
@@ -103,8 +108,16 @@ def simulate(
 
 
 def _mask(policy: Policy) -> int:
+    """Return the events that a policy observes, as bits."""
     observed = getattr(policy, "observes", EVENTS)
-    return sum(1 << EVENTS.index(kind) for kind in observed if kind != BATCH)
+    if isinstance(observed, str) or not isinstance(observed, Iterable):
+        text = f"{observed!r:.60}"
+        raise FieldError(text, where="policy.observes", expected="a tuple of kinds of events")
+    kinds = set(observed) - {BATCH}
+    for kind in kinds:
+        if kind not in EVENTS:
+            raise unknown("kind of event in policy.observes", f"{kind}", (*EVENTS, BATCH))
+    return sum(1 << EVENTS.index(kind) for kind in kinds)
 
 
 def _run_compiled(
@@ -115,14 +128,55 @@ def _run_compiled(
     clock: DecisionClock | None,
 ) -> Schedule:
     decide, observe = policy.functions()
-    numbers = policy.numbers(instance, np.random.default_rng(seed))
+    numbers = _numbers(policy.numbers(instance, np.random.default_rng(seed)))
     rules = rules_of(instance, _mask(policy), 0, clock is not None)
     run = _Run(instance, costs, rules, decide, observe, numbers, instance)
-    for told in run.loop:
-        run.act_on(told)
+    try:
+        for told in run.loop:
+            if told >= 0:
+                raise _no_node(told, ASK, instance.cluster.nodes)
+            run.act_on(told)
+    except IndexError as error:
+        raise LemixError(
+            f"{type(policy).__name__} reads or writes beyond an array, at {run.talk[0]:g} s",
+            where="decide_function or observe_function of the policy",
+            expected=f"indices within the columns of the view and the {numbers.size} numbers",
+            hint="NUMBA_DISABLE_JIT=1 shows the line",
+        ) from error
     if clock is not None:
         clock.add(int(run.talk[DECISIONS]), 1e-9 * run.talk.item(DECIDE_NS))
     return run.schedule()
+
+
+def _numbers(given: Any) -> npt.NDArray[np.float64]:
+    """Return the state of a compiled policy, whose entries machine code reads and writes."""
+    right = isinstance(given, np.ndarray) and given.dtype == np.float64 and given.ndim == 1
+    if not (right and given.size and given.flags.c_contiguous and given.flags.writeable):
+        found = f"{given.dtype} of shape {given.shape}" if isinstance(given, np.ndarray) else given
+        raise FieldError(
+            f"{found!s:.60}",
+            where="numbers of the policy",
+            expected="a contiguous array of float64 in one dimension, with an entry for deferrals",
+        )
+    return given
+
+
+def _believed(policy: Policy, state: Any, instance: Instance) -> Instance:
+    """Return the instance that the rules of the GPUs go by: the policy's own, if it has one."""
+    if not hasattr(policy, "believed"):
+        return instance
+    found = policy.believed(state)
+    wanted = (instance.tasks, instance.cluster.nodes, instance.costs.forward_s.shape)
+    has = None
+    if isinstance(found, Instance):
+        has = (found.tasks, found.cluster.nodes, found.costs.forward_s.shape)
+    if has != wanted:
+        raise FieldError(
+            f"a {type(found).__name__}" if has is None else f"{has}",
+            where="believed() of the policy",
+            expected=f"an Instance with tasks, nodes and shape of forward_s {wanted}",
+        )
+    return found
 
 
 def _run_python(
@@ -136,16 +190,15 @@ def _run_python(
     room = RECORDED + each * instance.cluster.nodes * instance.cluster.stages + 8
     numbers = np.zeros(2 + EVENT_FIELDS * room)
     state = policy.start(instance, np.random.default_rng(seed))
-    believed = getattr(policy, "believed", None)
     run = _Run(
         instance,
         costs,
         rules_of(instance, _mask(policy), RECORDED),
         *recorder(),
         numbers,
-        instance if believed is None else believed(state),
+        _believed(policy, state, instance),
     )
-    talk, observe = run.talk, policy.observe
+    talk, observe, nodes = run.talk, policy.observe, instance.cluster.nodes
     answer = policy.decide if clock is None else clock.around(policy.decide)
     sees_batches = instance.generation is not None and BATCH in getattr(policy, "observes", ())
     for told in run.loop:
@@ -160,10 +213,10 @@ def _run_python(
                 lengths = lengths_of(instance, run.batches, node)
                 observe(state, BatchObserved(talk.item(0), node, lengths))
         reply = answer(state, talk.item(0), told)
-        if type(reply) is Assign and reply.node >= 0:
+        if type(reply) is Assign and type(reply.node) is int and 0 <= reply.node < nodes:
             talk[1] = reply.node
         else:
-            talk[1], talk[2] = _code_of(reply, told, talk.item(0), instance.cluster.nodes)
+            talk[1], talk[2] = _code_of(reply, told, nodes)
     _hand_over(numbers, state, observe)
     return run.schedule()
 
@@ -181,17 +234,28 @@ def _hand_over(numbers: npt.NDArray[np.float64], state: Any, observe: Callable[.
     numbers[1] = 0
 
 
-def _code_of(reply: Any, task: int, now_s: float, nodes: int) -> tuple[float, float]:
+def _code_of(reply: Any, task: int, nodes: int) -> tuple[float, float]:
     """Return the kernel's code and time of an answer that is not a plain placement."""
     if isinstance(reply, Assign):
-        raise _no_node(task, reply.node, nodes)
+        try:
+            node = index(reply.node)
+        except TypeError:
+            node = -1
+        if not 0 <= node < nodes:
+            raise _no_node(task, f"{reply.node!r:.60}", nodes)
+        return node, nan
     if not isinstance(reply, Defer) or reply.until not in ("time", "next_inference_done"):
         raise LemixError(
-            f"the policy answered {reply!r} for task {task}",
+            f"the policy answered {reply!r:.60} for task {task}",
             expected="Assign(node), Defer('time', at_s) or Defer('next_inference_done')",
         )
     code = DEFERRALS[reply.until, bool(reply.keeps_place)]
-    return code, nan if reply.at_s is None else float(reply.at_s)
+    try:
+        return code, nan if reply.at_s is None else float(reply.at_s)
+    except (TypeError, ValueError):
+        raise LemixError(
+            f"the policy put task {task} off to {reply.at_s!r:.60}", expected="seconds"
+        ) from None
 
 
 def _no_node(task: int, node: object, nodes: int) -> LemixError:
@@ -247,6 +311,16 @@ class _Run:
             self.table.take(self.batches, self.books)
         elif told == TOLD_BAD_NODE:
             raise _no_node(int(task), int(code), self.instance.cluster.nodes)
+        elif told == TOLD_PAUSE:
+            # Coming back to Python lets signals in.
+            stop_if_interrupted()
+        elif told == TOLD_ENDLESS:
+            times, total = int(second), int(third)
+            said = f"{times} times in a row" if times < total else f"{times} times"
+            raise LemixError(
+                f"the policy put tasks off {said}, task {int(task)} last, at {now_s:g} s",
+                expected="a placement now and then, or deferrals to a time at which it changes",
+            )
         elif told == TOLD_BAD_TIME:
             raise LemixError(
                 f"the policy put task {int(task)} off to {None if second != second else second} s",

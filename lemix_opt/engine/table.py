@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
 from lemix_opt.costs import Costs
 from lemix_opt.engine.batches import COUNTS, Batches
 from lemix_opt.engine.books import NONE, Books
-from lemix_opt.engine.jit import compiled_once
+from lemix_opt.engine.jit import called
 from lemix_opt.generated import Generated, Iterations, trusted
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import (
@@ -44,31 +43,37 @@ def _moves(instance: Instance) -> int:
 
 def operations_of(instance: Instance, books: Books, rows: npt.NDArray[np.int64]) -> Operations:
     """Return the rows that ran."""
-    count = int(rows[-1])
-    columns: list[npt.NDArray[Any]] = [
-        np.empty(count, dtype=dtype) for dtype in (np.int32, np.int8, np.int16, np.int16, np.int32)
-    ]
-    fill = compiled_once(
-        describe_rows,
-        (
-            types.Array(types.int64, 1, "C"),
-            types.Array(types.int32, 1, "C"),
-            types.int64,
-            types.int64,
-            types.int64,
-            types.int64,
-            types.Array(types.int32, 1, "C"),
-            types.Array(types.int8, 1, "C"),
-            types.Array(types.int16, 1, "C"),
-            types.Array(types.int16, 1, "C"),
-            types.Array(types.int32, 1, "C"),
-        ),
-    )
     syncs = int(instance.weight_sync is not None)
     stages, parts, moves = instance.cluster.stages, instance.micro_batches, _moves(instance)
-    fill(rows, books.node, stages, parts, syncs, moves, *columns)
-    columns += [books.start_s[:count], books.end_s[:count]]
-    ran = ~np.isnan(columns[-2])
+    columns = columns_of(rows, books.node, stages, parts, syncs, moves)
+    return rows_that_ran(columns, books.start_s[: rows[-1]], books.end_s[: rows[-1]])
+
+
+def columns_of(
+    rows: npt.NDArray[np.int64],
+    node: npt.NDArray[np.int32],
+    stages: int,
+    micro_batches: int,
+    syncs: int = 0,
+    moves: int = 0,
+) -> list[npt.NDArray[Any]]:
+    """Return the integer columns of a table with the given first rows and nodes of tasks."""
+    columns: list[npt.NDArray[Any]] = [
+        np.empty(int(rows[-1]), dtype=dtype)
+        for dtype in (np.int32, np.int8, np.int16, np.int16, np.int32)
+    ]
+    called(describe_rows, rows, node, stages, micro_batches, syncs, moves, *columns)
+    return columns
+
+
+def rows_that_ran(
+    columns: list[npt.NDArray[Any]],
+    start_s: npt.NDArray[np.float64],
+    end_s: npt.NDArray[np.float64],
+) -> Operations:
+    """Return the table without the rows that have no start."""
+    columns = [*columns, start_s, end_s]
+    ran = ~np.isnan(start_s)
     if not ran.all():
         columns = [column[ran] for column in columns]
     return Operations.trusted(*columns)

@@ -13,6 +13,8 @@ import time
 import numpy as np
 
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
+from lemix_opt.interrupt import stop_if_interrupted
+from solvers.waiting import answer_of
 
 
 class Pricing:
@@ -46,6 +48,7 @@ class Pricing:
         worth = np.where(self.alone & (profit > 0), profit, 0.0)
         most, chosen = self._solve(worth, time_limit_s)
         while time.perf_counter() < end:
+            stop_if_interrupted()
             broken = self._broken(chosen)
             if not broken:
                 break
@@ -62,12 +65,14 @@ class Pricing:
         most, chosen = float(worth.sum()), worth > 0
         if not self.rows or not chosen.any() or time_limit_s <= 0:
             return most, chosen
-        found = milp(
-            -worth,
-            integrality=np.ones(worth.size),
-            bounds=(0, chosen.astype(float)),
-            constraints=LinearConstraint(np.stack(self.rows), ub=self.space),
-            options={"time_limit": min(time_limit_s, 1e6), "presolve": False},
+        found = answer_of(
+            lambda: milp(
+                -worth,
+                integrality=np.ones(worth.size),
+                bounds=(0, chosen.astype(float)),
+                constraints=LinearConstraint(np.stack(self.rows), ub=self.space),
+                options={"time_limit": min(time_limit_s, 1e6), "presolve": False},
+            )
         )
         if found.mip_dual_bound is not None:
             most = min(most, -float(found.mip_dual_bound))

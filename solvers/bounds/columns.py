@@ -21,6 +21,7 @@ import numpy as np
 from lemix_opt.checks import BoolArray, FloatArray, IntArray
 from lemix_opt.grid import ticks_up
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import stop_if_interrupted
 from solvers.bounds.answered import Pricing
 from solvers.exact.data import TickData
 
@@ -117,6 +118,7 @@ class LateRequests:
         best = self._unrounded(center, [0.0] * len(self.nodes))
         count, smoothing = 0, SMOOTHING
         while count < rounds and time.perf_counter() < end:
+            stop_if_interrupted()
             dual, node_price = master.prices()
             price = smoothing * center + (1 - smoothing) * dual
             most: list[float] = []

@@ -18,6 +18,7 @@ from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.engine.jit import called
 from lemix_opt.grid import ticks_up
 from lemix_opt.instance import RELEASE_MODES, Instance
+from lemix_opt.interrupt import stop_if_interrupted
 from solvers.bounds.anchor import Places
 from solvers.bounds.bound import Bound
 from solvers.bounds.chains import Chains, Rows, Space, relaxed
@@ -261,6 +262,7 @@ def ascend(
     pull = relaxation.rows(relaxation.horizon)
     stalled, count = 0, 0
     while count < evaluations:
+        stop_if_interrupted()
         value_s = relaxation.evaluate(scratch, prices)
         count += 1
         if count == 1 or value_s > best_s + 1e-6 * abs(best_s):

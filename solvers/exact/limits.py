@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from lemix_opt.interrupt import stop_if_interrupted
+
 
 class OutOfTimeError(Exception):
     """The time limit was reached outside a search."""
@@ -47,11 +49,16 @@ class Limits:
         return None if left is None else share * left
 
     def over(self, share: float = 1.0) -> bool:
-        """Whether a share of either limit is used up."""
+        """Whether a share of either limit is used up; raises `KeyboardInterrupt` after Ctrl-C."""
+        stop_if_interrupted()
         deterministic = self.left_deterministic(share)
         return self.left_s(share) <= 0 or (deterministic is not None and deterministic <= 0)
 
     def check(self) -> None:
-        """Raise `OutOfTimeError` when the time is over, for loops that build large models."""
+        """Raise `OutOfTimeError` when the time is over, for loops that build large models.
+
+        After Ctrl-C it raises `KeyboardInterrupt`.
+        """
+        stop_if_interrupted()
         if self.left_s() <= 0:
             raise OutOfTimeError

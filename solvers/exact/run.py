@@ -13,6 +13,7 @@ from ortools.sat.python import cp_model
 from lemix_opt.errors import UnsupportedError
 from lemix_opt.grid import ticks_up
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import INTERRUPTED, stop_if_interrupted
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result
 from lemix_opt.schedule import Schedule
@@ -84,13 +85,14 @@ class Run:
             if not self.best.proven:
                 self._descend(data, bound=False, share=1.0 if data.exact else 0.5)
             if not data.exact and not self.interrupted:
+                stop_if_interrupted()
                 self._descend(tick_data(self.instance, bound=True), bound=True, share=1.0)
         except OutOfTimeError:
             self.note = "the time limit was reached before the search began"
         except KeyboardInterrupt:
             self.interrupted = True
         if self.interrupted:
-            self.note = "interrupted"
+            self.note = INTERRUPTED
         self.best.raise_bound(self.floor)
         parameters = {
             "workers": self.workers,

@@ -9,7 +9,7 @@ from typing import Any
 from ortools.sat.python import cp_model
 
 from solvers.exact.limits import Limits
-from solvers.exact.waiting import wait_for
+from solvers.waiting import wait_for
 
 
 @dataclass(frozen=True)

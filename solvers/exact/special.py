@@ -22,7 +22,7 @@ from solvers.exact.parts import Parts
 from solvers.exact.placement import Placement, place
 from solvers.exact.readout import schedule_from
 from solvers.exact.start import fits, insert
-from solvers.exact.waiting import wait_for
+from solvers.waiting import wait_for
 
 _SHARE = 0.4
 """Part of the limits that such a method takes at most."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from lemix_opt.checks import floats
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import INTERRUPTED
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result
 from lemix_opt.schedule import Schedule
@@ -93,7 +94,7 @@ class Lns:
         except OutOfTimeError:
             note = "the time limit was reached"
         except KeyboardInterrupt:
-            note = "interrupted"
+            note = INTERRUPTED
         parameters = {
             "workers": self.workers,
             "neighbourhoods": self.neighbourhoods,

@@ -11,6 +11,7 @@ import numpy as np
 
 from lemix_opt.checks import BoolArray, IntArray
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import stop_if_interrupted
 from lemix_opt.result import Value
 from lemix_opt.schedule import FORWARD
 from solvers.milp.chains import Chains
@@ -82,6 +83,7 @@ def search(
     best = value(np.argsort(release, kind="stable"))
     trials = [np.lexsort((release, training))]
     for _ in range(min(SWAPS_PER_TASK * tasks, MOST_PLACED // tasks) if tasks > 1 else 0):
+        stop_if_interrupted()
         if time.perf_counter() > until:
             break
         swapped = best[0].copy()

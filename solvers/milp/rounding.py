@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.errors import UnsupportedError
 from lemix_opt.instance import Instance
-from lemix_opt.violation import TOLERANCE_BYTES
+from lemix_opt.validation.violation import TOLERANCE_BYTES
 from solvers.milp.memory import Row, memory_rows
 
 HORIZON_LIMIT = 2**50

@@ -13,6 +13,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from lemix_opt.checks import BoolArray, IntArray, whole
 from lemix_opt.evaluation import objective_value
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import INTERRUPTED
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result, Value
 from lemix_opt.schedule import Schedule
@@ -26,6 +27,7 @@ from solvers.milp.reading import schedule_of
 from solvers.milp.rounding import Rounded, rounded
 from solvers.milp.terms import Frame, Level, endings, state_level
 from solvers.milp.weights import loads, weights
+from solvers.waiting import answer_of
 
 SLACK = 1e-7
 """Relative part of a bound that is given up, since HiGHS works in floating point.
@@ -86,13 +88,18 @@ class Milp:
             If the rules lie outside the exact model or the program is larger than `max_nonzeros`.
         """
         run = _Run(self, instance, objective, time_limit_s, deterministic_limit, seed)
-        data = rounded(instance, bound=False)
-        if initial is not None:
-            run.best.offer(initial)
-        bounds = run.descend(data, bound=False, share=1.0 if data.exact else 0.5)
-        if not data.exact:
-            bounds = run.descend(rounded(instance, bound=True), bound=True, share=1.0)
         best = run.best
+        bounds: list[float | None] = [None] * len(objective.levels)
+        if initial is not None:
+            best.offer(initial)
+        data = rounded(instance, bound=False)
+        try:
+            found = run.descend(data, bound=False, share=1.0 if data.exact else 0.5)
+            if not data.exact:
+                found = run.descend(rounded(instance, bound=True), bound=True, share=1.0)
+            bounds = found
+        except KeyboardInterrupt:
+            run.note = INTERRUPTED
         if on_solution is not None and best.schedule is not None and best.value is not None:
             on_solution(best.schedule, best.value)
         for level, bound_s in enumerate(bounds):
@@ -248,12 +255,14 @@ def _highs(program: Program, level: Level, options: dict[str, Any]) -> _Answer:
     lower, upper = program.bounds()
     costs = level.vector(program.columns)
     table, low, high = program.matrix()
-    found = milp(
-        costs,
-        integrality=np.ones(program.columns),
-        bounds=Bounds(lower, upper),
-        constraints=LinearConstraint(table, low, high),
-        options=options,
+    found = answer_of(
+        lambda: milp(
+            costs,
+            integrality=np.ones(program.columns),
+            bounds=Bounds(lower, upper),
+            constraints=LinearConstraint(table, low, high),
+            options=options,
+        )
     )
     values = None if found.x is None else np.rint(found.x).astype(np.int64)
     worth = math.inf if values is None else float(costs @ values)

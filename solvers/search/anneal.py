@@ -9,6 +9,7 @@ import numpy as np
 
 from lemix_opt.checks import floats, whole
 from lemix_opt.instance import Instance
+from lemix_opt.interrupt import INTERRUPTED
 from lemix_opt.objective import Objective
 from lemix_opt.result import Result
 from lemix_opt.schedule import Schedule
@@ -72,6 +73,6 @@ class Anneal:
             rebuild(search, rng, until_s=REBUILDING * until_s, plans=REBUILDING * plans)
             search.cool(rng, until_s=until_s, plans=plans, hot=self.hot, cold=self.cold)
         except KeyboardInterrupt:
-            note = "interrupted"
+            note = INTERRUPTED
         parameters = {"hot": self.hot, "cold": self.cold, "time_limit_s": time_limit_s}
         return best.result("anneal", seed, parameters, note or "annealing proves nothing")

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray
+from lemix_opt.interrupt import stop_if_interrupted
 from solvers.search.beam import WIDTH, grown
 from solvers.search.search import Search
 
@@ -41,6 +42,7 @@ def rebuild(
     first = search.starts()
     rounds = int(min(rounds, plans / WIDTH))
     for turn in range(rounds):
+        stop_if_interrupted()
         if search.halt.is_set() or search.best.proven or search.best.elapsed_s >= until_s:
             return
         plan = grown(search.work, search.allowed, _sequence(search, first, turn, rng))

@@ -12,6 +12,7 @@ from lemix_opt.checks import FloatArray, IntArray
 from lemix_opt.engine import simulate
 from lemix_opt.engine.jit import called
 from lemix_opt.errors import LemixError
+from lemix_opt.interrupt import stop_if_interrupted
 from lemix_opt.schedule import Schedule
 from solvers.exact.data import TickData, tick_data
 from solvers.exact.readout import schedule_from
@@ -130,6 +131,7 @@ class Search:
         state = Steps(self.plan, self.cost, self.work)
         done, part = 0, 0.0
         while part < 1.0 and not self.best.proven and not self.halt.is_set():
+            stop_if_interrupted()
             heat = hot * begin_cost / self.instance.tasks * falls**part
             done += state.take(self, rng, heat)
             if state.best_cost < self.cost:

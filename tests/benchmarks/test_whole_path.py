@@ -14,11 +14,22 @@ import pytest
 @pytest.mark.parametrize("tasks", [10_000, 100_000, 1_000_000])
 def test_steps(benchmark: Any, tasks: int) -> None:
     """CPU seconds and MB of growth by step; a process of its own, so that peaks are the step's."""
+    measure(benchmark, str(tasks), "json")
+
+
+@pytest.mark.parametrize("requests", [10_000, 100_000, 500_000])
+def test_served_runs(benchmark: Any, requests: int) -> None:
+    """Validation of continuous batching beside its simulation, up to 8.8 million iterations."""
+    measure(benchmark, "served", str(requests))
+
+
+def measure(benchmark: Any, *asked: str) -> None:
+    """Run the script and keep what it printed."""
     here = Path(__file__).resolve().parent
 
     def run() -> str:
         return subprocess.run(
-            [sys.executable, str(here / "whole_path.py"), str(tasks), "json"],
+            [sys.executable, str(here / "whole_path.py"), *asked],
             env={**os.environ, "PYTHONPATH": os.pathsep.join((str(here.parents[1]), str(here)))},
             capture_output=True,
             text=True,
@@ -26,5 +37,5 @@ def test_steps(benchmark: Any, tasks: int) -> None:
         ).stdout
 
     for line in benchmark.pedantic(run, rounds=1).splitlines():
-        name, cpu_s, mb = line.split()
-        benchmark.extra_info[name] = f"{cpu_s}_s_{mb}_MB"
+        name, amount, mb = line.split()
+        benchmark.extra_info[name] = amount if name == "iterations" else f"{amount}_s_{mb}_MB"

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf, isfinite
 
+import numpy as np
+
 from lemix_opt.instance import Instance
 from lemix_opt.schedule import DROPPED, SYNC, Schedule
-from lemix_opt.violation import TOLERANCE_S, Violation
+from lemix_opt.validation.violation import TOLERANCE_S, Violation
 
 
 def memory_event_faults(instance: Instance, schedule: Schedule) -> Iterator[Violation]:
@@ -57,26 +59,25 @@ def memory_event_faults(instance: Instance, schedule: Schedule) -> Iterator[Viol
 
 def _last_starts(schedule: Schedule) -> dict[int, float]:
     """Last start of every dropped task's own operations in seconds."""
-    rows = schedule.operations
-    mine = (schedule.end_state[rows.task] == DROPPED) & (rows.phase != SYNC)
-    found: dict[int, float] = {}
-    for task, start in zip(rows.task[mine].tolist(), rows.start_s[mine].tolist(), strict=True):
-        found[task] = max(start, found.get(task, start))
-    return found
+    rows, last = schedule.operations, np.full(schedule.tasks, -np.inf)
+    mine = np.flatnonzero((schedule.end_state == DROPPED)[rows.task] & (rows.phase != SYNC))
+    np.maximum.at(last, rows.task[mine], rows.start_s[mine])
+    return {task: float(last[task]) for task in np.flatnonzero(np.isfinite(last)).tolist()}
 
 
-def place_faults(instance: Instance, schedule: Schedule) -> Iterator[Violation]:
+def place_faults(instance: Instance, schedule: Schedule) -> list[Violation]:
     """Check when deferred training tasks gave up their place in the closed loop.
 
     That is at or after the task's own release, at or before its start, at most once, and only
     where another training task waits behind it.
     """
     if not schedule.gave_way:
-        return
+        return []
     loop = instance.workload.is_training.nonzero()[0].tolist()
     waited_for = set(loop[:-1]) if instance.release_mode != "open" else set()
     starts = schedule.start_s()
     seen: set[int] = set()
+    found = []
     for task, time_s in schedule.gave_way:
         text = ""
         if task not in waited_for:
@@ -89,5 +90,6 @@ def place_faults(instance: Instance, schedule: Schedule) -> Iterator[Violation]:
         elif time_s > starts[task] + TOLERANCE_S:
             text = f"gives way at {time_s:.9g} s, after its start at {starts[task]:.9g} s"
         if text:
-            yield Violation("gave_way", f"task {task} {text}", task, 0, time_s=time_s)
+            found.append(Violation("gave_way", f"task {task} {text}", task, 0, time_s=time_s))
         seen.add(task)
+    return found
