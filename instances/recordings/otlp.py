@@ -20,6 +20,7 @@ from instances.recordings.source import (
 )
 from lemix_opt.checks import choice
 from lemix_opt.errors import FieldError, FileFormatError, excerpt
+from lemix_opt.files import utf8_of
 from lemix_opt.recording import INT, SPANS, UNKNOWN, Provenance, Recording, table
 
 _FROM_ATTRIBUTES = ("task", "phase", "node", "stage", "device", "bytes")
@@ -87,6 +88,7 @@ def read_otlp(
         if not isinstance(phase, str):
             raise FieldError(f"{phase!r}", where=f"phases.{name}", expected="a phase")
     content = json_content(path, "an OTLP/JSON export of traces", max_bytes, max_objects)
+    content = utf8_of(content)
     found = _Found(wanted, dict(phases or {}))
     for span in spans_in(content, path, found.odd):
         _add(found, span)

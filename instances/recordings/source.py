@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,7 @@ import msgspec
 
 from lemix_opt.checks import whole
 from lemix_opt.errors import FileFormatError
-from lemix_opt.files import check_utf8, line_at, read_content, utf8_of
+from lemix_opt.files import line_at, read_content
 
 MAX_BYTES = 2**28
 """Largest content of one file that is read, after decompression."""
@@ -63,7 +64,7 @@ def json_content(path: Source, expected: str, max_bytes: int, max_objects: int) 
             hint="Raise max_objects if the file can be trusted: "
             f"`lemix import` with --set max_objects={objects}",
         )
-    return utf8_of(content)
+    return content.removeprefix(BOM_UTF8)
 
 
 def decoded(content: bytes, kind: type[T], path: Source, line: int = 1, hint: str = "") -> T:
@@ -87,7 +88,6 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1, hint: st
     except msgspec.ValidationError as error:
         raise FileFormatError(f"{error}", where=f"{path}:{line}", expected="the format") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        check_utf8(path, content, line)
         at = line - 1 + line_at(content, _byte(str(error), content))
         raise FileFormatError(
             f"not JSON ({error})", where=f"{path}:{at}", expected="JSON in UTF-8", hint=hint
