@@ -21,10 +21,7 @@ _PIECE_BYTES = 2**20
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _GZIP = b"\x1f\x8b"
-ADMIT_MORE = (
-    "The argument max_bytes of the reader admits more, if the file can be trusted "
-    "('lemix import' takes it as --set max_bytes=N)"
-)
+ADMIT_MORE = "Raise max_bytes if the file can be trusted ('lemix import': --set max_bytes=N)"
 """What to do about a file that is too large."""
 
 

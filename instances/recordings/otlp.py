@@ -134,7 +134,8 @@ def read_otlp(
 
 
 def _without_spans(content: bytes) -> str | None:
-    return format_hint(content[:4096].decode("utf-8", "replace"))
+    hint = format_hint(content[:4096].decode("utf-8", "replace"))
+    return None if hint is None or "import otlp" in hint else hint
 
 
 def _add(found: _Found, span: Span) -> None:

@@ -209,7 +209,7 @@ def _shown(raw: msgspec.Raw | bytes) -> str:
 
 
 def _get(fields: Fields, *names: str) -> msgspec.Raw | None:
-    return next((fields[name] for name in names if name in fields), None)
+    return next((fields[name] for name in names if not _absent(fields.get(name))), None)
 
 
 def _absent(raw: msgspec.Raw | None) -> bool:
