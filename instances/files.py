@@ -172,7 +172,8 @@ def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
             if name == "memory_wait" and value["max_wait_s"] is None:
                 value["max_wait_s"] = math.inf
             parts[name] = kind(**value)
-        return within_limits(Instance(**parts))
+        within_limits(**{name: parts[name] for name in _PARTS})
+        return Instance(**parts)
     except LemixError as error:
         raise located(error, path) from None
 

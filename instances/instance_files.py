@@ -78,7 +78,7 @@ def read(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Insta
     try:
         header = header_in(archive, NAME, form, version, _Header)
         (instance,) = read_problem(archive, header.problem, SIDES[:1])
-        within_limits(instance)
+        within_limits(instance.cluster, instance.workload, instance.costs)
     except LemixError as error:
         raise located(error, archive.path) from None
     found: Instance = instance

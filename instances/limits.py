@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from lemix_opt.cluster import Cluster
+from lemix_opt.costs import Costs
 from lemix_opt.errors import FieldError
-from lemix_opt.instance import Instance
+from lemix_opt.workload import Workload
 
 MOST_WEIGHT = 1e12
 MOST_S = 1e12
@@ -22,18 +24,18 @@ _COLUMNS = {
 }
 
 
-def within_limits(instance: Instance) -> Instance:
-    """Return an instance out of a file, if its numbers are those of a run.
+def within_limits(cluster: Cluster, workload: Workload, costs: Costs) -> None:
+    """Refuse parts of an instance out of a file whose numbers are not those of a run.
 
     Raises
     ------
     FieldError
         Naming the first entry above its limit.
     """
+    parts: dict[str, Any] = {"workload": workload, "cluster": cluster, "costs": costs}
     for part, columns in _COLUMNS.items():
         for name, most in columns.items():
-            _check(part, name, np.asarray(getattr(getattr(instance, part), name)), most)
-    return instance
+            _check(part, name, getattr(parts[part], name), most)
 
 
 def _check(part: str, name: str, values: Any, most: float) -> None:

@@ -82,7 +82,7 @@ def read_trace(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> T
     said, schedule = header.provenance, None
     try:
         instance, actual = read_problem(archive, header.problem, SIDES)
-        within_limits(instance)
+        within_limits(instance.cluster, instance.workload, instance.costs)
         if header.schedule:
             stages = instance.cluster.stages
             schedule = read_schedule(archive, header.generated, instance.tasks, stages)

@@ -95,7 +95,7 @@ def text_content(path: str | os.PathLike[str], expected: str, max_bytes: int) ->
         If the file is missing, too large, damaged, or no text.
     """
     content = read_content(path, expected, max_bytes)
-    encoding = _utf16(content) or "utf-8-sig"
+    encoding = _utf16(content) or "utf-8"
     try:
         return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -122,7 +122,7 @@ def test_text_in_utf_16_is_read_and_cut_text_is_named(tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_bytes("a,b\n1,é\n".encode(encoding))
         assert text_content(tmp_path / "t.csv", "text", 100) == "a,b\n1,é\n"
     (tmp_path / "t.csv").write_bytes("a,b\n1,2\n".encode("utf-16")[:-1])
-    with pytest.raises(FileFormatError, match=r"t.csv:2: .*UTF-16, and is damaged or cut"):
+    with pytest.raises(FileFormatError, match=r"t.csv:2: .*UTF-16 does, and is damaged or cut"):
         text_content(tmp_path / "t.csv", "text", 100)
     (tmp_path / "t.csv").write_bytes(b"\x1f\x8b\x08\x00\x00\xff")
     with pytest.raises(FileFormatError, match=r"end in \.gz"):

@@ -96,9 +96,8 @@ def read_timeline(
     cells, lines = _cells(path, list(dict.fromkeys(columns.values())), max_bytes)
     layout = LAYOUTS[kind]
     if decimal == ",":
-        _point(
-            path, {n: f for n, f in columns.items() if layout.get(n, FLOAT) == FLOAT}, cells, lines
-        )
+        numbers = [file for name, file in columns.items() if layout.get(name, FLOAT) == FLOAT]
+        _point(path, list(dict.fromkeys(numbers)), cells, lines)
     times = [n for n in columns if n.endswith("_s") and n != DURATION]
     made: dict[str, Any] = {
         name: _typed(path, file, cells[file], lines, layout[name], name in _NEEDED[kind])
@@ -186,7 +185,7 @@ def _header_hint(name: str, header: list[str], text: str) -> str:
     return f"{other}. {near}" if other else near
 
 
-def _point(path: Source, files: set[str], cells: dict[str, list[str]], lines: list[int]) -> None:
+def _point(path: Source, files: list[str], cells: dict[str, list[str]], lines: list[int]) -> None:
     """Put a point for the decimal comma of numbers; dates have none."""
     for file in files:
         for row, cell in enumerate(cells[file]):
