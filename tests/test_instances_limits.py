@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 from fuzzing import peak_bytes
 
+from experiments.sweep_config import read_grid
 from instances import read, write
+from instances.benchmarks.suite_files import read_suite
+from instances.readers import READERS
+from instances.schedule_files import read_schedule
 from instances.trace_files import read_trace, write_trace
 from lemix_opt import Cluster, Costs, Instance, LemixError, Trace, Workload
+from predictors.loss_curve import read_loss_curve
 
 DEEP = "[" * 900 + "1" + "]" * 900
 
@@ -86,3 +93,41 @@ def test_tables_have_the_same_limits(tmp_path: Path) -> None:
     write_trace(Trace(heavy, heavy.costs, "synthetic", "by hand"), tmp_path / "t.zip")
     with pytest.raises(LemixError, match=r"t.zip: workload.weight\[0\]: value 1e\+308"):
         read_trace(tmp_path / "t.zip")
+
+
+def test_what_a_library_prints_before_it_panics_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def panic(*_: Any, **__: Any) -> None:
+        os.write(2, b"thread '<unnamed>' panicked at decode.rs:7\n")
+        raise polars.exceptions.PanicException("index out of bounds")
+
+    write(small(), tmp_path / "i.zip")
+    monkeypatch.setattr(polars, "read_parquet", panic)
+    with pytest.raises(LemixError, match=r"i.zip: tasks: damaged Parquet \(index"):
+        read(tmp_path / "i.zip")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
+@pytest.mark.parametrize("value", ["1979-05-27", "07:32:00", "1979-05-27T07:32:00Z"])
+@pytest.mark.parametrize("kept", ["load = 0.3", "tasks = 10", "seeds = [0, 1]", 'name = "jsq"'])
+def test_dates_in_a_sweep_are_named(tmp_path: Path, value: str, kept: str) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "sweep-example.toml").read_text()
+    name = kept.split(" =")[0]
+    (tmp_path / "s.toml").write_text(text.replace(kept, f"{name} = {value}", 1))
+    with pytest.raises(LemixError, match=rf"s.toml: .*{name}: the date or time .*quotes"):
+        read_grid(tmp_path / "s.toml")
+
+
+def test_deep_json_is_refused_by_every_reader(tmp_path: Path) -> None:
+    for name in ("kineto", "otlp", "azure", "vllm", "nvidia-smi"):
+        for content in ("[" * 10**5, '{"a":' * 10**5, '{"resourceSpans": ' + DEEP + "}"):
+            (tmp_path / "deep").write_text(content)
+            with pytest.raises(LemixError, match="deep"):
+                READERS.create(name, path=tmp_path / "deep")
+    for read_one in (read, read_schedule, read_loss_curve, read_suite):
+        for content in ("[" * 10**5, '{"a":' * 10**5):
+            (tmp_path / "deep").write_text(content)
+            with pytest.raises(LemixError, match="deep"):
+                read_one(tmp_path / "deep")
