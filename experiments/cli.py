@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file, show
-from lemix_opt.errors import InfeasibleError, LemixError
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file, say, show
+from lemix_opt.errors import InfeasibleError, LemixError, printable
 from lemix_opt.interrupt import interrupted, interruptible
 
 app = typer.Typer(
@@ -82,9 +82,9 @@ def solve(
     if out is not None and result.schedule is not None:
         write_schedule(result.schedule, out)
     if as_json:
-        typer.echo(as_json_text(result.to_dict()))
+        say(as_json_text(result.to_dict()))
     else:
-        typer.echo(str(result))
+        say(str(result))
     if result.interrupted:
         raise typer.Exit(CUT)
     if result.status not in ("optimal", "feasible"):
@@ -151,11 +151,11 @@ def main() -> None:
                 if interrupted():
                     sys.stderr.write("lemix: interrupted\n")
     except InfeasibleError as error:
-        sys.stderr.write(f"lemix: {error}\n")
+        sys.stderr.write(f"lemix: {printable(str(error))}\n")
         sys.exit(1)
     except MemoryError:
         sys.stderr.write("lemix: memory is full; ask for less, or cut the input\n")
         sys.exit(2)
     except (LemixError, OSError) as error:
-        sys.stderr.write(f"lemix: {error}\n")
+        sys.stderr.write(f"lemix: {printable(str(error))}\n")
         sys.exit(2)

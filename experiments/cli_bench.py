@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import CUT, Json, Seed, as_json_text, out_folder
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_folder, say
 from lemix_opt.checks import whole
 from lemix_opt.files import check_file
 
@@ -75,14 +75,14 @@ def bench(
             "better": found.better,
             "files": [str(path) for path in files],
         }
-        typer.echo(as_json_text(plain))
+        say(as_json_text(plain))
     else:
-        typer.echo(report_text(found))
-        typer.echo(times_text(found, time_limit))
+        say(report_text(found))
+        say(times_text(found, time_limit))
         if update is not None:
-            typer.echo(f"{found.better} results improved {update}")
+            say(f"{found.better} results improved {update}")
         if out is not None:
-            typer.echo(f"{len(files)} files in {out}")
+            say(f"{len(files)} files in {out}")
     if found.cut:
         raise typer.Exit(CUT)
     if found.failed:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import CUT, Json, Seed, as_json_text, out_folder
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_folder, say
 from lemix_opt.checks import integers, whole
 
 Jobs = Annotated[int, typer.Option(help="Processes for the windows; 0 for one per core.")]
@@ -173,13 +173,13 @@ def _run(
             "times": found.times,
             "files": [str(path) for path in files],
         }
-        typer.echo(as_json_text(plain))
+        say(as_json_text(plain))
         if found.cut:
             raise typer.Exit(CUT)
         return
-    typer.echo(report_text(found))
-    typer.echo(times_text(found))
+    say(report_text(found))
+    say(times_text(found))
     charts = "Gantt charts" if can_plot() else "no charts (pip install 'lemix-opt[plots]')"
-    typer.echo(f"{len(files)} files in {out}: tables, {charts}, Perfetto traces")
+    say(f"{len(files)} files in {out}: tables, {charts}, Perfetto traces")
     if found.cut:
         raise typer.Exit(CUT)

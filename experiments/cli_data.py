@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, as_json_text
+from experiments.cli_options import Json, as_json_text, say
 from lemix_opt.errors import DatasetError
 
 
@@ -29,7 +29,7 @@ def datasets(
     if name:
         found = fetch(dataset(name))
         said = {"name": name, "path": str(found.path), "found": found.where, "sha256": "checked"}
-        typer.echo(as_json_text(said) if as_json else f"{name}: {found.path}, hash checked")
+        say(as_json_text(said) if as_json else f"{name}: {found.path}, hash checked")
         return
     rows: list[dict[str, Any]] = []
     for key, entry in sorted(known().items()):
@@ -51,8 +51,8 @@ def datasets(
             }
         )
     if as_json:
-        typer.echo(as_json_text(rows))
+        say(as_json_text(rows))
         return
     short = [row | {"sha256": f"{row['sha256'][:12]}…"} for row in rows]
     columns = ("name", "licence", "bytes", "sha256", "reader", "where", "get")
-    typer.echo(text_table(short, [Column(c, c) for c in columns]))
+    say(text_table(short, [Column(c, c) for c in columns]))

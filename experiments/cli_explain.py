@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file
+from experiments.cli_options import CUT, Json, Seed, as_json_text, out_file, say
 from lemix_opt.errors import FieldError
 from lemix_opt.policy import Policy
 from lemix_opt.trace import Trace
@@ -54,38 +54,38 @@ def explain(
     drawn = learned.draws(run.instance, draws, seed) if learned and draws else ()
     found = attribute(run, _created(policy), seed, drawn)
     if as_json:
-        typer.echo(as_json_text({"predicted_by": predicted, **asdict(found)}))
+        say(as_json_text({"predicted_by": predicted, **asdict(found)}))
         return
-    typer.echo(f"trace            {found.truth}: {found.provenance}")
-    typer.echo(f"predicted costs  {predicted}")
+    say(f"trace            {found.truth}: {found.provenance}")
+    say(f"predicted costs  {predicted}")
     head = "".join(f"{name:>26s}" for name in METRICS)
-    typer.echo(f"\n{'taken from the model':22s}{head}   (change by this step)")
+    say(f"\n{'taken from the model':22s}{head}   (change by this step)")
     for step in found.steps:
         cells = "".join(
             f"{step.value[name]:>15.4f} {step.change[name]:>+10.4f}" for name in METRICS
         )
-        typer.echo(f"{step.name:22s}{cells}")
+        say(f"{step.name:22s}{cells}")
     for name in METRICS:
         error = found.error(name)
         said = "unknown, no such tasks" if isnan(error) else f"{100 * error:+.2f} %"
-        typer.echo(f"error of {name}: {said}")
+        say(f"error of {name}: {said}")
     if found.expected:
-        typer.echo(
+        say(
             f"\nthe same decisions on times drawn as they scatter in the trace fitted on "
             f"({found.expected[0].draws} runs, synthetic)"
         )
     for metric in found.expected:
         held = "holds" if metric.holds_recorded else "does not hold"
-        typer.echo(
+        say(
             f"{metric.metric:22s}mean {metric.mean_s:.4f} s, 90 % of runs {metric.low_s:.4f} to "
             f"{metric.high_s:.4f} s: {held} the recorded one"
         )
     if found.policies:
-        typer.echo(f"\n{'policy, recorded costs':22s}{head}   (against the recorded placement)")
+        say(f"\n{'policy, recorded costs':22s}{head}   (against the recorded placement)")
     for other in found.policies:
         gap = other.against_recorded_placement
         cells = "".join(f"{other.value[name]:>15.4f} {gap[name]:>+10.4f}" for name in METRICS)
-        typer.echo(f"{other.policy:22s}{cells}")
+        say(f"{other.policy:22s}{cells}")
 
 
 def regret(
@@ -144,7 +144,7 @@ def regret(
         "windows": f"{len(parts)} of at most {window} tasks, each from an empty cluster",
     }
     limit = f"at most {budget:g} s" if deterministic_limit is None else "a deterministic limit each"
-    typer.echo(f"{len(parts)} windows of at most {window} tasks, {limit}", err=True)
+    say(f"{len(parts)} windows of at most {window} tasks, {limit}", err=True)
     done: list[Window] = []
 
     def keep() -> dict[str, Any]:
@@ -169,11 +169,11 @@ def regret(
                 progress("windows", len(done), len(parts))
                 keep()
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {len(done)} of {len(parts)} windows are done", err=True)
+        say(f"interrupted: {len(done)} of {len(parts)} windows are done", err=True)
     if as_json:
-        typer.echo(as_json_text(keep()))
+        say(as_json_text(keep()))
     elif done:
-        typer.echo(regret_text(head, done, len(parts)))
+        say(regret_text(head, done, len(parts)))
     if len(done) < len(parts):
         raise typer.Exit(CUT)
 

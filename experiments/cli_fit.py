@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, as_json_text, out_file, out_folder, show
+from experiments.cli_options import Json, as_json_text, out_file, out_folder, say, show
 from lemix_opt.checks import whole
 from lemix_opt.errors import FieldError
 
@@ -174,7 +174,7 @@ def _report(head: dict[str, Any], rows: list[dict[str, Any]], as_json: bool) -> 
     from experiments.tables import Column, text_table
 
     if as_json:
-        typer.echo(as_json_text({"head": head, "errors": rows}))
+        say(as_json_text({"head": head, "errors": rows}))
         return
     show(head, as_json=False)
     columns = (
@@ -187,7 +187,7 @@ def _report(head: dict[str, Any], rows: list[dict[str, Any]], as_json: bool) -> 
         Column("covered_pct", "in 90 % interval [%]", 1),
     )
     shown = [column for column in columns if column.name in rows[0]]
-    typer.echo("\n" + text_table(rows, shown))
+    say("\n" + text_table(rows, shown))
 
 
 def curve(
@@ -250,12 +250,12 @@ def curve(
     files = [] if out is None else write_curve(rows, head, out)
     if as_json:
         said = {"head": head, "errors": rows, "files": [str(path) for path in files]}
-        typer.echo(as_json_text(said))
+        say(as_json_text(said))
         return
     show(head, as_json=False)
-    typer.echo("\n" + curve_text(rows))
+    say("\n" + curve_text(rows))
     for path in files:
-        typer.echo(str(path))
+        say(str(path))
 
 
 def _count(text: str) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lemix_opt.errors import FieldError
+from lemix_opt.errors import FieldError, printable
 from lemix_opt.files import check_file, check_folder
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -87,11 +87,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def say(text: str, err: bool = False) -> None:
+    """Print text; what files put into it besides line ends is shown as escapes.
+
+    Every command prints through this, so that no file writes to the terminal by itself.
+    """
+    typer.echo("\n".join(map(printable, text.split("\n"))), err=err)
+
+
 def show(values: dict[str, Any], as_json: bool) -> None:
     """Print names and values, as aligned text or as JSON."""
     if as_json:
-        typer.echo(as_json_text(values))
+        say(as_json_text(values))
         return
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        typer.echo(f"{name:{width}s}  {value}")
+        say(printable(f"{name:{width}s}  {value}"))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli_options import Json, as_json_text, out_file
+from experiments.cli_options import Json, as_json_text, out_file, say
 from lemix_opt.errors import check_keywords
 
 _Number = float | None
@@ -110,16 +110,16 @@ def predict(
         found = answer(loaded.model, asked, coverage, source)
     if out is not None:
         write_predictions(found, out)
-        typer.echo(f"{len(found)} predictions in {out}")
+        say(f"{len(found)} predictions in {out}")
         return
     head: dict[str, Any] = {"data_sha256": loaded.data_sha256, "coverage": coverage}
     if of_memory:
         head["quantile"] = upper
     if as_json:
-        typer.echo(as_json_text({"head": head, "predictions": found}))
+        say(as_json_text({"head": head, "predictions": found}))
         return
-    typer.echo(f"interval: {100 * coverage:g} %, fitted on data {loaded.data_sha256[:12]}")
-    typer.echo(_memory_text(found, upper) if of_memory else _time_text(found))
+    say(f"interval: {100 * coverage:g} %, fitted on data {loaded.data_sha256[:12]}")
+    say(_memory_text(found, upper) if of_memory else _time_text(found))
 
 
 def _time_text(found: list[dict[str, Any]]) -> str:
@@ -182,12 +182,12 @@ def suggest(
     found = suggest_points(loaded.model, asked, count, str(points))
     if out is not None and found:
         write_predictions(found, out)
-        typer.echo(f"{count} shapes, {len(found)} operations in {out}")
+        say(f"{count} shapes, {len(found)} operations in {out}")
         return
     if as_json:
         head = {"data_sha256": loaded.data_sha256, "seconds": "predicted, before measuring"}
-        typer.echo(as_json_text({"head": head, "measure": found}))
+        say(as_json_text({"head": head, "measure": found}))
         return
     shown = ("order", "kind", "model", "gpu", "rows", "length", "context", "tensor")
     columns = (*(Column(name, name, 0) for name in shown), Column("seconds", "predicted [s]", 6))
-    typer.echo(text_table(found, columns))
+    say(text_table(found, columns))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from experiments.cli_options import Json, as_json_text, out_file, show
+from experiments.cli_options import Json, as_json_text, out_file, say, show
 from lemix_opt.errors import FieldError
 
 
@@ -34,13 +34,13 @@ def validate(
     found = check(problem, plan)
     if as_json:
         plain = [{"rule": v.rule, "message": v.message, "task": v.task} for v in found]
-        typer.echo(as_json_text({"feasible": not found, "violations": plain}))
+        say(as_json_text({"feasible": not found, "violations": plain}))
     else:
         for violation in found:
-            typer.echo(f"{violation.rule}: {violation.message}")
-        typer.echo(f"{len(found)} violations" if found else "feasible")
+            say(f"{violation.rule}: {violation.message}")
+        say(f"{len(found)} violations" if found else "feasible")
         if explain:
-            typer.echo(path_of(problem, plan))
+            say(path_of(problem, plan))
     if found:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import Json, as_json_text, out_folder
+from experiments.cli_options import Json, as_json_text, out_folder, say
 from lemix_opt.errors import FieldError
 
 
@@ -51,10 +51,10 @@ def risk(
         files = write_risks(found, out)
     if as_json:
         plain = {"head": found.head, "summary": found.summary, "files": [str(f) for f in files]}
-        typer.echo(as_json_text(plain))
+        say(as_json_text(plain))
         return
-    typer.echo(risk_text(found))
-    typer.echo(f"{len(files)} files in {out}")
+    say(risk_text(found))
+    say(f"{len(files)} files in {out}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import CUT, Json, as_json_text, out_folder
+from experiments.cli_options import CUT, Json, as_json_text, out_folder, say
 
 
 def register(app: typer.Typer) -> None:
@@ -34,9 +34,9 @@ def study(
         files = write_study(tables, out)
     if as_json:
         said = {"cut": tables.cut, "bands": bands(tables.cells), "files": [str(f) for f in files]}
-        typer.echo(as_json_text(said))
+        say(as_json_text(said))
     else:
-        typer.echo(study_text(tables).split("\nAll cells\n")[0])
-        typer.echo(f"{len(files)} files in {out}")
+        say(study_text(tables).split("\nAll cells\n")[0])
+        say(f"{len(files)} files in {out}")
     if tables.cut:
         raise typer.Exit(CUT)

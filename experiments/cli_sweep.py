@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli_options import CUT, Json, as_json_text, out_folder
+from experiments.cli_options import CUT, Json, as_json_text, out_folder, say
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def sweep(
     with progress_bar(quiet=as_json) as show:
         state = run_sweep(cells, out, jobs=jobs, retry_failed=retry_failed, progress=show)
     if as_json:
-        typer.echo(as_json_text({"rows": state.rows, "times": state.times, "left": state.left}))
+        say(as_json_text({"rows": state.rows, "times": state.times, "left": state.left}))
     else:
         columns = (
             Column("problem", "problem"),
@@ -50,14 +50,14 @@ def sweep(
             Column("slo_attainment_5x", "SLO 5x, actual [%]", 1, True),
             Column("error", "error"),
         )
-        typer.echo(text_table(state.rows, columns))
-        typer.echo(
+        say(text_table(state.rows, columns))
+        say(
             f"{len(cells)} cells: {state.ran} run now, {state.kept} from before, "
             f"{state.failed} with an error"
             + (f"; interrupted, {state.left} left" if state.left else f"; tables in {out}")
         )
     if state.left:
-        typer.echo("interrupted: run it again to go on with the cells that are left", err=True)
+        say("interrupted: run it again to go on with the cells that are left", err=True)
         raise typer.Exit(CUT)
     if state.failed:
         raise typer.Exit(1)

@@ -175,6 +175,7 @@ def _timelines(recording: Any) -> dict[str, Any]:
     import numpy as np
 
     from instances.recordings.steps import devices_of, steps_of
+    from lemix_opt.percentile import percentile
     from lemix_opt.recording import UNKNOWN
 
     lines = _provenance(recording.provenance)
@@ -206,6 +207,13 @@ def _timelines(recording: Any) -> dict[str, Any]:
             f"{requests.rows} over {np.nanmax(ends):.6g} s, "
             f"{int(np.isnan(requests['last_token_s']).sum())} without a last token"
         )
+        for said, name in (("first token", "first_token_s"), ("last token", "last_token_s")):
+            after_s = requests[name] - requests["queued_s"]
+            after_s = after_s[~np.isnan(after_s)]
+            if after_s.size:
+                middle, high = (percentile(after_s, q) for q in (50, 95))
+                text = f"{middle:.6g} s after arrival in the median, 95th percentile {high:.6g} s"
+                lines[f"  {said}"] = f"{text}, of {after_s.size}"
     if samples.rows:
         length = samples["time_s"].max() - samples["time_s"].min()
         metrics = sorted(set(samples["metric"].tolist()))

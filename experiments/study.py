@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +13,9 @@ from experiments.links import NO_HOP, links_of
 from experiments.profiles import GPU_BYTES, PROFILES, read_profile
 from experiments.synced import describe
 from instances import generate, load, stretch
+from instances.formats import named_file
 from lemix_opt.checks import FloatArray, floats
-from lemix_opt.errors import FieldError, unknown
+from lemix_opt.errors import FieldError, UnknownNameError, excerpt, unknown
 from lemix_opt.grid import ticks_up, to_seconds
 from lemix_opt.instance import Instance
 from lemix_opt.load import offered_load
@@ -255,6 +257,19 @@ def slo_objective(instance: Instance) -> Objective:
     return Objective(inference_response=4, training_response=1, late_penalty_s=late)
 
 
+def _no_trace(requests: str) -> UnknownNameError:
+    """Return the error for an unknown trace; of a file it says what the file looks like."""
+    known = (*TRACES, GENERATED)
+    if not os.path.isfile(requests):
+        return unknown("trace of requests", requests, known)
+    found = named_file(requests)
+    return UnknownNameError(
+        f"{excerpt(requests)!r} is a file{f', {found}' if found else ''}",
+        where="requests",
+        expected=f"one of {', '.join(known)}",
+    )
+
+
 def _arrivals(study: Study) -> tuple[Workload, str]:
     share, seed = study.training_share, study.seed
     if study.requests == GENERATED:
@@ -267,7 +282,7 @@ def _arrivals(study: Study) -> tuple[Workload, str]:
         )
         return work, "synthetic: Poisson, log-normal lengths with hh-rlhf's moments"
     if study.requests not in TRACES:
-        raise unknown("trace of requests", study.requests, (*TRACES, GENERATED))
+        raise _no_trace(study.requests)
     table = load(study.requests)
     work = stretch(
         table["arrival_s"],

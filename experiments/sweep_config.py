@@ -8,6 +8,7 @@ import json
 import math
 import tomllib
 from dataclasses import dataclass, fields
+from datetime import date, time
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,28 @@ def read_grid(path: Path) -> list[Cell]:
         plain = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileFormatError(f"{error}", where=str(path), expected="TOML") from None
+    _check_dates(path, "", plain)
     try:
         return _cells(path, plain)
     except LemixError as error:
         raise located(error, path) from None
+
+
+def _check_dates(path: Path, where: str, value: Any) -> None:
+    """Refuse dates and times, which TOML knows and no field takes."""
+    if isinstance(value, date | time):
+        raise FileFormatError(
+            f"the date or time {value}",
+            where=f"{path}: {where.lstrip('.')}",
+            expected="a number or text",
+            hint="Put text into quotes",
+        )
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            _check_dates(path, f"{where}.{name}", entry)
+    elif isinstance(value, list):
+        for at, entry in enumerate(value):
+            _check_dates(path, f"{where}[{at}]", entry)
 
 
 def _cells(path: Path, plain: dict[str, Any]) -> list[Cell]:

@@ -7,19 +7,26 @@ import hashlib
 import io
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from instances.formats import UNREAD, format_hint, named, separator_of
 from lemix_opt.clock import nanoseconds
-from lemix_opt.errors import FieldError, FileFormatError, suggest
+from lemix_opt.errors import FieldError, FileFormatError, excerpt, suggest
 from lemix_opt.files import text_content
 from lemix_opt.table import Table
 
 MAX_BYTES = 2**28
 """Largest content accepted, after decompression."""
+MAX_COLUMNS = 2**14
+"""Most columns of a table, as many as spreadsheets have."""
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[,.'\u2019 \u00a0\u202f]\d{3})+(?:[.,]\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def read_csv(
     path = Path(path)
     text = text_content(path, "a CSV file", max_bytes)
     header, rows = csv_rows(text, path)
-    _check_header(path, header, columns)
+    _check_header(path, header, columns, text)
     columns = tuple(c for c in columns if c.name in header)
     cells: dict[str, list[str]] = {c.name: [] for c in columns}
     lines: list[int] = []
@@ -117,7 +124,7 @@ def read_csv(
 
 
 def csv_rows(
-    text: str, where: object, blank_lines: bool = False
+    text: str, where: object, blank_lines: bool = False, separator: str = ","
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Return the header of a CSV text, and the rest of its rows, each with its line.
 
@@ -129,13 +136,15 @@ def csv_rows(
         Its file, for errors.
     blank_lines : bool, default False
         Whether blank lines are passed over instead of being rows without cells.
+    separator : str, default ","
+        What stands between cells.
 
     Raises
     ------
     FileFormatError
         For broken quotes, or, as rows are taken, one of another length than the header.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
 
     def take() -> list[str] | None:
         try:
@@ -146,6 +155,13 @@ def csv_rows(
             ) from None
 
     header = take() or []
+    if len(header) > MAX_COLUMNS:
+        raise FileFormatError(
+            f"{len(header)} columns",
+            where=f"{where}:{reader.line_num}",
+            expected=f"at most {MAX_COLUMNS}",
+            hint=format_hint(text) or "Keep the columns that are read",
+        )
 
     def rest() -> Iterator[tuple[int, list[str]]]:
         while (row := take()) is not None:
@@ -156,10 +172,60 @@ def csv_rows(
                     f"{len(row)} cells",
                     where=f"{where}:{reader.line_num}",
                     expected=f"{len(header)} as in the header",
+                    hint=row_hint(row, header),
                 )
             yield reader.line_num, row
 
     return header, rest()
+
+
+def _other_form(header: list[str], columns: tuple[Column, ...], text: str) -> str | None:
+    """Say what a file is that has other columns than those wanted, None where nothing is known."""
+    if hint := separator_hint(text):
+        return hint
+    name = named(text)
+    complete = {c.name for c in columns if not c.optional}.issubset(header)
+    # A file of the very format may have one column too many.
+    return f"It looks like {name}" if name and (not complete or UNREAD in name) else None
+
+
+def separator_hint(text: str) -> str | None:
+    """Say what separates the cells of a text's header, None where commas do."""
+    first = text[: text.find("\n")] if "\n" in text else text
+    if first.lower().startswith("sep="):
+        return "Excel's line 'sep=' comes first; remove it, and separate cells by commas"
+    separator = separator_of(first)
+    return f"Cells are separated by {separator!r}; separate them by commas" if separator else None
+
+
+def row_hint(row: list[str], header: list[str]) -> str | None:
+    """Say why a row may have other cells than the header."""
+    if not row:
+        return "The line is blank"
+    if len(row) > len(header) and any(
+        DECIMAL_COMMA.fullmatch(f"{a},{b}") for a, b in pairwise(row)
+    ):
+        return "A decimal comma, or one within text that is not quoted, counts as a separator"
+    return None
+
+
+def line_of(path: str | os.PathLike[str], row: int, max_bytes: int = MAX_BYTES) -> int:
+    """Return the line at which a row below the header ends, by reading the file again."""
+    _, rows = csv_rows(text_content(path, "a CSV file", max_bytes), path)
+    return next((line for number, (line, _) in enumerate(rows) if number == row), 0)
+
+
+def number_hint(cell: str) -> str | None:
+    """Say how a number was written that is none here: with a comma, or thousands apart."""
+    if THOUSANDS.fullmatch(cell) and not DECIMAL_COMMA.fullmatch(cell):
+        return "Thousands are set apart; write plain digits"
+    if THOUSANDS.fullmatch(cell):
+        return "A comma is no decimal point: write 0.5 for 0,5, and 1000 for 1,000"
+    if DECIMAL_COMMA.fullmatch(cell):
+        return "A comma is no decimal point: write 0.5 for 0,5"
+    if not cell.isascii() and any(c.isdigit() for c in cell):
+        return "Write digits 0 to 9"
+    return None
 
 
 def number(cell: str) -> float:
@@ -173,17 +239,19 @@ def number(cell: str) -> float:
         return math.nan
 
 
-def _check_header(path: Path, header: list[str], columns: tuple[Column, ...]) -> None:
+def _check_header(path: Path, header: list[str], columns: tuple[Column, ...], text: str) -> None:
     wanted = [c.name for c in columns]
     if not header:
         raise FileFormatError("empty", where=f"{path}:1", expected=f"columns {', '.join(wanted)}")
+    seen: set[str] = set()
     for name in header:
-        if name not in wanted or header.count(name) > 1:
+        if name not in wanted or name in seen:
             raise FileFormatError(
-                f"unknown or repeated column {name!r}",
+                f"unknown or repeated column {excerpt(name)!r}",
                 where=f"{path}:1",
-                hint=suggest(name, wanted),
+                hint=_other_form(header, columns, text) or suggest(name, wanted),
             )
+        seen.add(name)
     for name in (c.name for c in columns if not c.optional):
         if name not in header:
             raise FileFormatError(
@@ -237,6 +305,7 @@ def _values(
                 f"value {cell[:40]!r}",
                 where=f"{path}:{lines[i]}: {column.name}",
                 expected=f"{kind} of {bound} {column.minimum:g}",
+                hint=number_hint(cell),
             )
         values[i] = value
     if column.kind == "int" and not column.missing:

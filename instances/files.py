@@ -16,12 +16,13 @@ import msgspec
 import numpy as np
 
 from instances.json_columns import as_json, decoded
+from instances.limits import within_limits
 from lemix_opt.clock import since_first
 from lemix_opt.cluster import Cluster
 from lemix_opt.contention import Contention
 from lemix_opt.costs import Costs
-from lemix_opt.errors import FileFormatError, LemixError, suggest
-from lemix_opt.files import read_content, write_atomically
+from lemix_opt.errors import FileFormatError, LemixError, excerpt, printable, suggest
+from lemix_opt.files import check_utf8, read_content, write_atomically
 from lemix_opt.generation import Generation, IterationCosts
 from lemix_opt.instance import Instance
 from lemix_opt.memory_wait import MemoryWait
@@ -122,7 +123,7 @@ def _count_from_first(plain: dict[str, Any], path: Path, max_bytes: int) -> None
     LOG.warning(
         "%s: releases count from the first one, %s s (origin_ns), since floats at that time are "
         "too far apart",
-        path,
+        printable(str(path)),
         min(stamps),
     )
 
@@ -136,7 +137,7 @@ def read_json(
     found = (plain.pop("format", None), plain.pop("version", None))
     if found != (form, version):
         raise FileFormatError(
-            f"format {found[0]!r}, version {found[1]!r}",
+            f"format {excerpt(str(found[0]), 60)!r}, version {excerpt(str(found[1]), 20)}",
             where=str(path),
             expected=f"{form!r}, version {version}",
         )
@@ -171,6 +172,7 @@ def instance_from_plain(plain: dict[str, Any], path: Path) -> Instance:
             if name == "memory_wait" and value["max_wait_s"] is None:
                 value["max_wait_s"] = math.inf
             parts[name] = kind(**value)
+        within_limits(**{name: parts[name] for name in _PARTS})
         return Instance(**parts)
     except LemixError as error:
         raise located(error, path) from None
@@ -198,7 +200,7 @@ def costs_from_plain(
 
 def located(error: LemixError, path: Path) -> LemixError:
     """Return the error with the file's name in it."""
-    if str(path) in str(error):
+    if printable(str(path)) in str(error):
         return error
     where = f"{path}: {error.where}" if error.where else str(path)
     return type(error)(error.what, where=where, expected=error.expected, hint=error.hint)
@@ -211,11 +213,16 @@ def _shaped(name: str, entry: Any, plain: dict[str, Any]) -> Any:
     if name in ("resident_bytes", "update_s", "all_reduce_s") or not sized or _leaves(entry):
         return entry
     stages = int(plain["cluster"]["stages"]) - (name == "hop_s")
-    return np.zeros((len(resident), len(kind), stages))
+    shape = (len(resident), len(kind), stages)
+    # Where entries are wanted, there must be some: sizes alone are not believed.
+    return entry if math.prod(shape) else np.zeros(shape)
 
 
-def _leaves(entry: Any) -> bool:
-    return any(map(_leaves, entry)) if isinstance(entry, list) else True
+def _leaves(entry: Any, depth: int = 3) -> bool:
+    """Whether a list has entries; deeper than cost arrays are, it is looked into no further."""
+    if not isinstance(entry, list) or not depth:
+        return True
+    return any(_leaves(part, depth - 1) for part in entry)
 
 
 def _decode(path: Path, max_bytes: int) -> dict[str, Any]:
@@ -223,6 +230,7 @@ def _decode(path: Path, max_bytes: int) -> dict[str, Any]:
     try:
         plain = decoded(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        check_utf8(path, content)
         raise FileFormatError(
             f"not JSON in UTF-8 ({error})", where=str(path), expected="a file made by this toolkit"
         ) from None
@@ -238,7 +246,9 @@ def same_keys(path: Path, where: str, found: dict[str, Any], wanted: list[str]) 
     for name in found:
         if name not in wanted:
             raise FileFormatError(
-                f"unknown field {name!r}", where=f"{path}: {where}", hint=suggest(name, wanted)
+                f"unknown field {excerpt(name)!r}",
+                where=f"{path}: {where}",
+                hint=suggest(name, wanted),
             )
     for name in wanted:
         if name not in found:

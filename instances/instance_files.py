@@ -8,6 +8,7 @@ import msgspec
 
 from instances.files import MAX_BYTES as MAX_JSON_BYTES
 from instances.files import located, read_instance_json, write_instance_json
+from instances.limits import within_limits
 from instances.table_zip import MAX_BYTES, TableZip, is_zip, wants_tables, write_tables
 from instances.trace_header import SIDES, Problem, header_in, problem_of
 from instances.trace_tables import problem_tables, read_problem
@@ -77,6 +78,7 @@ def read(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Insta
     try:
         header = header_in(archive, NAME, form, version, _Header)
         (instance,) = read_problem(archive, header.problem, SIDES[:1])
+        within_limits(instance.cluster, instance.workload, instance.costs)
     except LemixError as error:
         raise located(error, archive.path) from None
     found: Instance = instance

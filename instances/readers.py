@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from instances import schemas
-from instances.csv_table import read_csv
-from lemix_opt.errors import FileFormatError
+from instances.csv_table import line_of, number_hint, read_csv
+from lemix_opt.errors import FileFormatError, excerpt
 from lemix_opt.recording import Recording
 from lemix_opt.registry import Registry
 from lemix_opt.table import Table
 
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?", re.ASCII)
+_OFFSET = re.compile(r"([+-]\d\d:?\d\d|Z)$", re.ASCII)
+_ZONED = (
+    "It looks like Azure's trace of LLM requests of 2024, with offsets from UTC; workloads of this "
+    "format are not read yet"
+)
 RECORDINGS = {
     "kineto": "instances.recordings.kineto:read_kineto",
     "nvidia-smi": "instances.recordings.nvidia_smi:read_nvidia_smi",
@@ -72,11 +77,19 @@ def read_azure(path: Source) -> Table:
             stamps.append(np.datetime64(plain if _STAMP.fullmatch(plain) else "NaT", "ns"))
         except ValueError:
             stamps.append(np.datetime64("NaT", "ns"))
-        if np.isnat(stamps[-1]) or (row and stamps[-1] < stamps[-2]):
+        if np.isnat(stamps[-1]):
             raise FileFormatError(
-                f"value {text[:40]!r}",
-                where=f"{path}: row {row + 1}: TIMESTAMP",
+                f"value {excerpt(text, 40)!r}",
+                where=f"{path}:{line_of(path, row)}: row {row + 1}: TIMESTAMP",
+                expected="a date and time as in the trace of 2023, 2023-11-16 18:15:46.6805900",
+                hint=_ZONED if _OFFSET.search(plain) else number_hint(plain),
+            )
+        if row and stamps[-1] < stamps[-2]:
+            raise FileFormatError(
+                f"value {text!r}",
+                where=f"{path}:{line_of(path, row)}: row {row + 1}: TIMESTAMP",
                 expected="a date and time not before the row above",
+                hint="Sort the rows by TIMESTAMP",
             )
     since = np.array(stamps) - stamps[0]
     arrival_s = since.astype(np.int64) / 1e9

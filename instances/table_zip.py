@@ -7,7 +7,8 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -123,6 +124,23 @@ def _member(name: str, compress: bool) -> zipfile.ZipInfo:
     return member
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what compiled libraries write to the error stream before they raise, such as panics."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # A process may have no error stream.
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 class TableZip:
     """A zip file of tables that is open for reading.
 
@@ -218,7 +236,8 @@ class TableZip:
         rows = check_parquet(content, where, cell_bytes, self.left)
         self.left -= rows * sum(cell_bytes.values())
         try:
-            frame = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
+            with _quiet():
+                frame = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
             del content
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise FileFormatError(

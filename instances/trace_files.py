@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 from instances.files import located
+from instances.limits import within_limits
 from instances.table_zip import MAX_BYTES, Columns, TableZip, write_tables
 from instances.trace_header import NAME, SIDES, Header, costs_of, header_of
 from instances.trace_header import read_header as header_in
@@ -81,6 +82,7 @@ def read_trace(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> T
     said, schedule = header.provenance, None
     try:
         instance, actual = read_problem(archive, header.problem, SIDES)
+        within_limits(instance.cluster, instance.workload, instance.costs)
         if header.schedule:
             stages = instance.cluster.stages
             schedule = read_schedule(archive, header.generated, instance.tasks, stages)

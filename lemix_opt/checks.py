@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lemix_opt.errors import FieldError
+from lemix_opt.errors import FieldError, excerpt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -18,7 +18,7 @@ BoolArray = npt.NDArray[np.bool_]
 def _raw(name: str, value: Any) -> npt.NDArray[Any]:
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise FieldError(
             f"not an array ({error})", where=name, expected="a regular array"
         ) from None
@@ -38,11 +38,13 @@ def _fit(name: str, array: npt.NDArray[Any], shape: tuple[int, ...] | None) -> n
     return array
 
 
-def _first(name: str, array: npt.NDArray[Any], bad: BoolArray, expected: str) -> None:
+def _first(
+    name: str, array: npt.NDArray[Any], bad: BoolArray, expected: str, hint: str | None = None
+) -> None:
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         at = f"{name}[{', '.join(map(str, index))}]" if index else name
-        raise FieldError(f"value {array[index]}", where=at, expected=expected)
+        raise FieldError(f"value {array[index]}", where=at, expected=expected, hint=hint)
 
 
 def floats(
@@ -124,8 +126,12 @@ def integers(
     *,
     minimum: int | None = None,
     maximum: int | None = None,
+    hint: str | None = None,
 ) -> IntArray:
-    """Return `value` as read-only int64; whole floats pass, fractions raise `FieldError`."""
+    """Return `value` as read-only int64; whole floats pass, fractions raise `FieldError`.
+
+    `hint` says what to do about a value above the maximum.
+    """
     array = _fit(name, _raw(name, value), shape)
     if array.dtype.kind == "f":
         _first(name, array, ~np.isfinite(array), "a whole number")
@@ -137,20 +143,22 @@ def integers(
     if minimum is not None and array.size and array.min() < minimum:
         _first(name, array, array < minimum, f"at least {minimum}")
     if maximum is not None and array.size and array.max() > maximum:
-        _first(name, array, array > maximum, f"at most {maximum}")
+        _first(name, array, array > maximum, f"at most {maximum}", hint)
     array.flags.writeable = False
     return array
 
 
-def whole(name: str, value: Any, *, minimum: int) -> int:
-    """Return `value` as an int of at least `minimum`, or raise `FieldError`."""
-    return int(integers(name, value, (), minimum=minimum))
+def whole(
+    name: str, value: Any, *, minimum: int, maximum: int | None = None, hint: str | None = None
+) -> int:
+    """Return `value` as an int within bounds, or raise `FieldError`."""
+    return int(integers(name, value, (), minimum=minimum, maximum=maximum, hint=hint))
 
 
 def choice(name: str, value: str, known: tuple[str, ...]) -> str:
     """Return `value` if it is one of `known`, or raise `FieldError` naming them."""
     if value not in known:
-        raise FieldError(f"{value!r}", where=name, expected=f"one of {', '.join(known)}")
+        raise FieldError(excerpt(repr(value)), where=name, expected=f"one of {', '.join(known)}")
     return value
 
 

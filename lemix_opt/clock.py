@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 import numpy as np
 
@@ -14,6 +14,8 @@ UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """Nanoseconds of every unit of time stamps."""
 LONGEST = 40
 """Digits of a stamp that are looked at; longer text is no time stamp."""
+_EXACT = Context(prec=3 * LONGEST)
+"""Digits of any difference of two stamps, and of its product with a unit."""
 
 
 def nanoseconds(stamp: str | int | Decimal, unit: str = "s") -> int:
@@ -40,20 +42,42 @@ def nanoseconds(stamp: str | int | Decimal, unit: str = "s") -> int:
     """
     if unit not in UNITS_NS:
         raise FieldError(f"{unit!r}", where="unit", expected=f"one of {', '.join(UNITS_NS)}")
+    return int((_EXACT.multiply(exact_decimal(stamp), UNITS_NS[unit])).to_integral_value())
+
+
+def exact_decimal(stamp: str | int | Decimal) -> Decimal:
+    """Return a time stamp as the exact decimal that it spells, in its own unit.
+
+    Raises
+    ------
+    FieldError
+        For text that is no decimal number.
+    """
     try:
         text = str(stamp).strip()
         if isinstance(stamp, float | np.floating) or "_" in text or not text.isascii():
             raise InvalidOperation
         exact = Decimal(text)
-        if len(text) > LONGEST or not exact.is_finite() or exact.adjusted() > LONGEST:
+        if len(text) > LONGEST or not exact.is_finite() or abs(exact.adjusted()) > LONGEST:
             raise InvalidOperation
-        return int((exact * UNITS_NS[unit]).to_integral_value())
+        return exact
     except InvalidOperation:
         raise FieldError(
             f"{str(stamp)[:LONGEST]!r}",
             where="time stamp",
             expected="a decimal number as text, an int or a Decimal",
         ) from None
+
+
+def seconds_between(zero: Decimal, stamp: Decimal, unit: str) -> float:
+    """Return the seconds from one exact time to another; only the difference becomes a float.
+
+    Examples
+    --------
+    >>> seconds_between(Decimal("1725000000000000000"), Decimal("1725000000000000100"), "ns")
+    1e-07
+    """
+    return float(_EXACT.multiply(_EXACT.subtract(stamp, zero), Decimal(UNITS_NS[unit]).scaleb(-9)))
 
 
 def since_first(stamps: Sequence[str | int | Decimal], unit: str = "s") -> tuple[FloatArray, int]:

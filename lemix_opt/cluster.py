@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lemix_opt.checks import FloatArray, IntArray, arrays_equal, floats, integers, whole
+from lemix_opt.errors import FieldError
+
+MOST_GPUS = 2**20
+"""GPUs of a cluster; arrays of that size are no burden, and there is no larger one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +20,7 @@ class Cluster:
     Parameters
     ----------
     nodes : int
-        Number of nodes N, at least 1.
+        Number of nodes N, at least 1; at most `MOST_GPUS` GPUs with all stages.
     stages : int
         Number of pipeline stages S of every node, at least 1.
     memory_bytes : array_like, shape (N, S)
@@ -38,6 +42,13 @@ class Cluster:
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", whole("nodes", self.nodes, minimum=1))
         object.__setattr__(self, "stages", whole("stages", self.stages, minimum=1))
+        if self.nodes * self.stages > MOST_GPUS:
+            raise FieldError(
+                f"{self.nodes} nodes of {self.stages} stages",
+                where="nodes",
+                expected=f"at most {MOST_GPUS} GPUs, nodes times stages",
+                hint="Use fewer nodes or stages",
+            )
         shape = (self.nodes, self.stages)
         object.__setattr__(
             self, "memory_bytes", floats("memory_bytes", self.memory_bytes, shape, above=0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +18,11 @@ from lemix_opt.checks import whole
 from lemix_opt.errors import FileFormatError, LemixError
 
 _PIECE_BYTES = 2**20
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_GZIP = b"\x1f\x8b"
+ADMIT_MORE = "Raise max_bytes if the file can be trusted ('lemix import': --set max_bytes=N)"
+"""What to do about a file that is too large."""
 
 
 def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
@@ -73,28 +80,93 @@ def read_content(path: str | os.PathLike[str], expected: str, max_bytes: int) ->
         raise FileFormatError(
             f"more than {max_bytes} bytes",
             where=str(path),
-            expected="a smaller file",
-            hint="Raise max_bytes if the file can be trusted",
+            expected=f"at most {max_bytes}, decompressed",
+            hint=ADMIT_MORE,
         )
     return content
 
 
 def text_content(path: str | os.PathLike[str], expected: str, max_bytes: int) -> str:
-    """Return a file's text, read as in `read_content`.
+    """Return a file's text, read as in `read_content`: UTF-8, or UTF-16 as PowerShell writes it.
 
     Raises
     ------
     FileFormatError
-        If the file is missing, too large, damaged, or no UTF-8.
+        If the file is missing, too large, damaged, or no text.
     """
     content = read_content(path, expected, max_bytes)
+    encoding = _utf16(content) or "utf-8"
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileFormatError(
-            f"byte {error.start} is not UTF-8", where=f"{path}:{line}", expected="UTF-8 text"
-        ) from None
+        raise _not_text(path, content, error, encoding) from None
+
+
+def _utf16(content: bytes) -> str | None:
+    """Return the name of UTF-16's byte order, by its mark, or by the zeros beside plain letters."""
+    if (marked := _UTF16.get(content[:2])) is not None:
+        return marked
+    start = content[: min(64, len(content)) // 2 * 2]
+    even, odd = start[::2], start[1::2]
+    if len(start) >= 4:
+        if not any(odd) and all(even):
+            return "utf-16-le"
+        if not any(even) and all(odd):
+            return "utf-16-be"
+    return None
+
+
+def utf8_of(content: bytes) -> bytes:
+    """Return the content of a JSON file in UTF-8 without a mark, whatever it was written in."""
+    encoding = _utf16(content)
+    if encoding is None:
+        return content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode(encoding).removeprefix("\ufeff").encode()
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        return content
+
+
+def line_at(content: bytes, byte: int, width: int = 1) -> int:
+    """Return the line of a byte, from 1; lines end as in any system's text files."""
+    before = content[:byte] if width == 1 else content[:byte].replace(b"\0", b"")
+    return sum(1 for _ in _LINE_END.finditer(before)) + 1
+
+
+def check_utf8(path: str | os.PathLike[str], content: bytes, line: int = 1) -> None:
+    """Raise the error that names the line of the first byte that is not UTF-8, if there is one."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise _not_text(path, content, error, line=line) from None
+
+
+def _not_text(
+    path: str | os.PathLike[str],
+    content: bytes,
+    error: UnicodeDecodeError,
+    encoding: str = "utf-8",
+    line: int = 1,
+) -> FileFormatError:
+    """Return the error for bytes that are no text, with their line and what they may be.
+
+    `error` counts from the beginning of `content`, which begins at a line of the file.
+    """
+    wide = encoding.startswith("utf-16")
+    at = line - 1 + line_at(content, error.start, 2 if wide else 1)
+    if content.startswith(_GZIP):
+        hint = "It begins as gzip does: let its name end in .gz"
+    elif wide:
+        hint = "It begins as UTF-16 does, and is damaged or cut off there"
+    else:
+        hint = "If it is of another encoding: iconv -f WINDOWS-1252 -t UTF-8 FILE, or save as UTF-8"
+    found = content[error.start : error.start + 1].hex()
+    return FileFormatError(
+        f"byte {error.start} (0x{found}) is not {'UTF-16' if wide else 'UTF-8'}",
+        where=f"{path}:{at}",
+        expected="text in UTF-8 or UTF-16",
+        hint=hint,
+    )
 
 
 def _up_to(file: BinaryIO | gzip.GzipFile, size: int) -> bytes:

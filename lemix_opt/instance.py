@@ -22,6 +22,9 @@ PIPELINES = ("plain", "gpipe", "1f1b")
 GPU_ORDERS = ("reserve", "backward_first", "fifo", "task_id")
 GPU_SHARINGS = ("exclusive", "reference_threads")
 MEMORY_RULES = ("reserve", "reference_threshold")
+MOST_MICRO_BATCHES = 2**12
+MOST_OPERATIONS = 2**28
+"""Forwards and backwards of all tasks; a table of so many takes about 15 GB."""
 PLAIN_RULES = {
     "pipeline": PIPELINES[0],
     "gpu_sharing": GPU_SHARINGS[0],
@@ -61,8 +64,8 @@ class Instance:
         all of its forwards have ended on the last stage, under ``"1f1b"`` each right after its
         own, with at most S − s of them between forward and backward on stage s.
     micro_batches : int, default 1
-        Micro-batches per training task; its seconds and held bytes divide by their number, hops
-        do not.
+        Micro-batches per training task, at most `MOST_MICRO_BATCHES`; its seconds and held bytes
+        divide by their number, hops do not.
     gpu_order : {"reserve", "backward_first", "fifo", "task_id"}, default "reserve"
         Which ready operation a GPU takes next.
     gpu_sharing : {"exclusive", "reference_threads"}, default "exclusive"
@@ -131,7 +134,9 @@ class Instance:
         choice("gpu_sharing", self.gpu_sharing, GPU_SHARINGS)
         choice("memory_rule", self.memory_rule, MEMORY_RULES)
         put: dict[str, Any] = {
-            "micro_batches": whole("micro_batches", self.micro_batches, minimum=1),
+            "micro_batches": whole(
+                "micro_batches", self.micro_batches, minimum=1, maximum=MOST_MICRO_BATCHES
+            ),
             "memory_fraction": float(
                 floats("memory_fraction", self.memory_fraction, (), above=0, maximum=1)
             ),
@@ -163,10 +168,22 @@ class Instance:
             object.__setattr__(self, name, value)
         if self.weight_sync is not None:
             self.weight_sync.check(self.cluster.nodes)
+        self._check_operations()
         self._check_sharing()
         if self.generation is not None:
             self._check_requests()
         self._check_memory()
+
+    def _check_operations(self) -> None:
+        trained = int(self.workload.is_training.sum())
+        passes = self.workload.tasks - trained + 2 * self.micro_batches * trained
+        if (operations := passes * self.cluster.stages) > MOST_OPERATIONS:
+            raise FieldError(
+                f"{operations} operations of {self.workload.tasks} tasks",
+                where="tasks, stages and micro_batches",
+                expected=f"at most {MOST_OPERATIONS}",
+                hint="Use fewer of them",
+            )
 
     def _check_sharing(self) -> None:
         """Refuse settings of a rule that is not in force, and what is not defined together."""

@@ -22,6 +22,10 @@ COLUMNS = (
     "slo_s",
 )
 """Fields of a workload with one entry per task."""
+MOST_TOKENS = 2**31
+"""Rows of a batch, and tokens of a prompt."""
+MOST_OUTPUT_TOKENS = 2**20
+"""Tokens that a request may generate: each takes an iteration of its node."""
 FINEST_S = 1e-9
 """Largest distance of neighbouring floats at a release."""
 
@@ -41,7 +45,8 @@ class Workload:
     prompt_tokens : array_like of int, shape (T,)
         Padded length of every row in tokens, at least 1.
     output_tokens : array_like of int, shape (T,), default 0
-        Tokens to generate; made where the instance has a rule of generation.
+        Tokens to generate, at most `MOST_OUTPUT_TOKENS`; made where the instance has a rule of
+        generation.
     weight : array_like, shape (T,), default 1
         Weight of the task in response and lateness terms.
     slo_s : array_like, shape (T,), default infinity
@@ -77,9 +82,18 @@ class Workload:
         checked = {
             "kind": kind,
             "release_s": floats("release_s", self.release_s, shape, minimum=0),
-            "batch": integers("batch", self.batch, shape, minimum=1),
-            "prompt_tokens": integers("prompt_tokens", self.prompt_tokens, shape, minimum=1),
-            "output_tokens": integers("output_tokens", self.output_tokens, shape, minimum=0),
+            "batch": integers("batch", self.batch, shape, minimum=1, maximum=MOST_TOKENS),
+            "prompt_tokens": integers(
+                "prompt_tokens", self.prompt_tokens, shape, minimum=1, maximum=MOST_TOKENS
+            ),
+            "output_tokens": integers(
+                "output_tokens",
+                self.output_tokens,
+                shape,
+                minimum=0,
+                maximum=MOST_OUTPUT_TOKENS,
+                hint="Cut the output, or make several requests of it",
+            ),
             "weight": floats("weight", self.weight, shape, minimum=0),
             "slo_s": floats("slo_s", self.slo_s, shape, above=0, infinite=True),
         }

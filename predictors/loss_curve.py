@@ -232,7 +232,7 @@ def read_loss_curve(path: str | os.PathLike[str]) -> SavedLossCurve:
     content = read_content(Path(path), "a saved loss curve", _MAX_BYTES)
     try:
         return msgspec.json.decode(content, type=SavedLossCurve)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileFormatError(
             f"not a saved loss curve ({error})",
             where=str(path),

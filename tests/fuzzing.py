@@ -15,6 +15,18 @@ from lemix_opt import LemixError
 PIECES = [
     *(b"", b"-1", b"nan", b"inf", b"1e999", b"9" * 30, b"0", b"null", b"[N/A]", b"-", b"\x00"),
     *(b"{", b"}", b"[", b"]", b'"', b",", b"\n", b"\xff", b"[" * 5000, b'{"a":' * 5000),
+    *(
+        b"\x1b[2J",
+        b"\x00" * 40,
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b";",
+        b"\t",
+        b"sep=;",
+        b"0,5",
+        b"1e308",
+    ),
+    *("٣".encode(), "\u202e".encode(), b"x" * 5000, b"a," * 20_000, b"{}", b"4611686018427387904"),
     *(b"2024/10/27 02:30:00", b"0001-01-01 00:00:00", b"9999/12/31 23:59:59", "é".encode()),
 ]
 
@@ -24,7 +36,10 @@ def refusal(read: Callable[[], Any]) -> str | None:
     try:
         read()
     except LemixError as error:
-        return str(error)
+        said = str(error)
+        assert said.isprintable()
+        assert len(said) < 8000
+        return said
     return None
 
 

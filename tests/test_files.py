@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lemix_opt.errors import FieldError, FileFormatError, LemixError
-from lemix_opt.files import read_content, write_atomically
+from lemix_opt.files import read_content, text_content, write_atomically
 
 
 def test_content_and_rights_are_those_of_a_new_file(tmp_path: Path) -> None:
@@ -106,3 +106,30 @@ def test_a_limit_is_a_whole_number(tmp_path: Path, limit: float) -> None:
     (tmp_path / "file").write_bytes(b"content")
     with pytest.raises(FieldError, match="max_bytes"):
         read_content(tmp_path / "file", "a table", limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_line_of_a_bad_byte_is_the_real_one(tmp_path: Path, end: bytes, mark: bytes) -> None:
+    rows = [b"a,b", *[b"1,2"] * 25, b"1,\xe9", *[b"1,2"] * 137]
+    (tmp_path / "t.csv").write_bytes(mark + end.join(rows) + end)
+    with pytest.raises(FileFormatError, match=r"t.csv:27: byte .*0xe9.*not UTF-8.*iconv"):
+        text_content(tmp_path / "t.csv", "text", 2**20)
+
+
+def test_text_in_utf_16_is_read_and_cut_text_is_named(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        (tmp_path / "t.csv").write_bytes("a,b\n1,é\n".encode(encoding))
+        assert text_content(tmp_path / "t.csv", "text", 100) == "a,b\n1,é\n"
+    (tmp_path / "t.csv").write_bytes("a,b\n1,2\n".encode("utf-16")[:-1])
+    with pytest.raises(FileFormatError, match=r"t.csv:2: .*UTF-16 does, and is damaged or cut"):
+        text_content(tmp_path / "t.csv", "text", 100)
+    (tmp_path / "t.csv").write_bytes(b"\x1f\x8b\x08\x00\x00\xff")
+    with pytest.raises(FileFormatError, match=r"end in \.gz"):
+        text_content(tmp_path / "t.csv", "text", 100)
+
+
+def test_a_file_that_is_too_large_names_what_admits_more(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"x" * 100)
+    with pytest.raises(FileFormatError, match=r"at most 10.*--set max_bytes=N"):
+        text_content(tmp_path / "t.csv", "text", 10)

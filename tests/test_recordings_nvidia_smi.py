@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzzing import mutated, peak_bytes, refused_by_name_or_read
@@ -46,6 +47,114 @@ def test_every_way_of_writing_says_the_same(tmp_path: Path, log: str, fields: st
     said = "; ".join(found.provenance.warnings)
     assert "1 cells say that the value is not available" in said
     assert ("fields left out: pstate" in said) == (log is TURNED)
+
+
+NO_UNITS = UNITS.replace(" MiB\n", "\n").replace(" %,", ",")
+
+
+@pytest.mark.parametrize("log", [UNITS, NO_UNITS])
+def test_a_last_line_that_may_be_cut_is_left_out_and_said(tmp_path: Path, log: str) -> None:
+    whole = read_whole(tmp_path, log).samples
+    row = log.splitlines()[-1]
+    for kept in range(1, len(row)):
+        found = read_whole(tmp_path, log[: -len(row) - 1] + row[:kept])
+        assert found.samples.rows == whole.rows - 2
+        assert (
+            found.provenance.warnings[0] == f"line 4: {row[:kept].strip()!r} is cut off; left out"
+        )
+
+
+def read_whole(tmp_path: Path, log: str) -> Any:
+    (tmp_path / "g.csv").write_text(log)
+    return read_nvidia_smi(tmp_path / "g.csv")
+
+
+def test_a_last_line_whose_unit_shows_its_end_stays(tmp_path: Path) -> None:
+    assert read_whole(tmp_path, UNITS[:-1]).samples.rows == 5
+    missing = UNITS + "2024/05/01 12:00:02, 0, 1 %, [N/A]"
+    assert read_whole(tmp_path, missing).samples.rows == 6
+
+
+def test_a_logger_that_was_killed_and_begun_again(tmp_path: Path) -> None:
+    found = read_whole(tmp_path, UNITS + "2024/05/01 12:00:02.000, 0, 57 %, 10" + UNITS)
+    assert found.samples.rows == 10
+    said = "line 5: '2024/05/01 12:00:02.000, 0, 57 %, 10' is cut off; left out"
+    assert said in found.provenance.warnings
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("0, 57 %, 10", r":5: memory.used: value '10', without a unit; .* 'MiB' as in line 2"),
+        ("0, 57, 10 MiB", r":5: utilization.gpu: value '57', without a unit; .* as in line 2"),
+        ("٠, 57 %, 10 MiB", r":5: index: value"),
+        ("0, ٥٧ %, 10 MiB", r":5: utilization.gpu: value .*Write digits 0 to 9"),
+        ("0, 5,7 %, 10 MiB", r":5: 5 cells; expected 4"),
+    ],
+)
+def test_a_cell_in_the_middle_must_be_as_the_others(tmp_path: Path, row: str, said: str) -> None:
+    after = "2024/05/01 12:00:03, 0, 1 %, 1 MiB\n"
+    with pytest.raises(LemixError, match=said):
+        read_whole(tmp_path, f"{UNITS}2024/05/01 12:00:02, {row}\n{after}")
+
+
+def test_one_cell_with_a_unit_among_bare_ones_is_refused(tmp_path: Path) -> None:
+    text = NO_UNITS + "2024/05/01 12:00:02, 0, 1, 7 MiB\n"
+    with pytest.raises(LemixError, match=r":5: memory.used: value '7 MiB', with 'MiB'"):
+        read_whole(tmp_path, text)
+
+
+def test_zero_bytes_of_a_power_failure_are_left_out_and_said(tmp_path: Path) -> None:
+    for log in (UNITS + "\0" * 400, UNITS + "\0" * 400 + "\n", UNITS + "\0\0" + UNITS):
+        found = read_whole(tmp_path, log)
+        assert found.samples.rows in (5, 10)
+        assert any("zero bytes" in said for said in found.provenance.warnings)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_encodings_separators_and_line_ends_say_the_same(
+    tmp_path: Path, encoding: str, separator: str, end: str
+) -> None:
+    text = UNITS.replace(", ", separator).replace("\n", end)
+    (tmp_path / "g.csv").write_bytes(text.encode(encoding))
+    found = read_nvidia_smi(tmp_path / "g.csv").samples
+    assert found["value"].tolist() == read_whole(tmp_path, UNITS).samples["value"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("timestamp, gpu_uuid, pid, used_gpu_memory [MiB]\nx, y, 1, 2 MiB\n", "list of processes"),
+        ("#Date, Time, gpu, pwr\n20240501, 12:00:00, 0, 52\n", "nvidia-smi dmon or pmon"),
+        ("# gpu   pwr  gtemp\n# Idx     W      C\n    0    52     44\n", "dmon or pmon"),
+        ("timestamp, memory [MHz], graphics [MHz]\nx, 1 MHz, 2 MHz\n", "list of clocks"),
+        ("GPU 0: NVIDIA A100 (UUID: GPU-1)\n", "nvidia-smi -L"),
+        ("==============NVSMI LOG==============\n", "nvidia-smi -q"),
+        ('{"resourceSpans": []}\n', "import otlp"),
+    ],
+)
+def test_other_queries_are_named(tmp_path: Path, log: str, said: str) -> None:
+    with pytest.raises(LemixError, match=said):
+        read_whole(tmp_path, log)
+
+
+def test_what_a_shell_said_above_the_header_is_left_out(tmp_path: Path) -> None:
+    found = read_whole(tmp_path, "nohup: ignoring input\n" + UNITS)
+    assert found.samples.rows == 5
+    assert "1 lines above the header are no part of the log; left out" in found.provenance.warnings
+    with pytest.raises(LemixError, match=r":1: no header"):
+        read_whole(tmp_path, BARE + UNITS)
+
+
+def test_a_header_of_any_length_is_refused_with_the_limit(tmp_path: Path) -> None:
+    fields = ", ".join(f"f{i} [MiB]" for i in range(40_000))
+    for text in (f"timestamp, {fields}\n1\n", f"timestamp, {'a, ' * 200_000}\n1\n"):
+        with pytest.raises(LemixError, match="fields; expected at most 512 fields"):
+            read_whole(tmp_path, text)
+        with pytest.raises(LemixError, match="fields; expected at most 512 fields"):
+            read_nvidia_smi(tmp_path / "g.csv", fields=text.splitlines()[0])
 
 
 def _log(*stamps: str) -> str:

@@ -95,6 +95,97 @@ def test_what_does_not_fit_is_named(
         read(CSV, columns, **options)
 
 
+SPANS = {"start_s": "begin", "end_s": "finish", "name": "op"}
+EPOCH = 1_725_000_000
+
+
+@pytest.mark.parametrize(
+    ("unit", "stamp"),
+    [
+        ("ns", lambda at: f"{EPOCH * 10**9 + at}"),
+        ("us", lambda at: f"{EPOCH * 10**6 + at // 1000}.{at % 1000:03d}"),
+        ("ms", lambda at: f"{EPOCH * 10**3}.{at:06d}"),
+        ("s", lambda at: f"{EPOCH}.{at:09d}"),
+        ("s", lambda at: f"{EPOCH}{at:09d}e-9"),
+    ],
+)
+def test_spans_of_100_ns_at_any_hour_keep_their_length(read: Any, unit: str, stamp: Any) -> None:
+    rows = "".join(f"{stamp(at)},{stamp(at + 100)},k\n" for at in range(0, 5000, 1000))
+    found = read("begin,finish,op\n" + rows, SPANS, time_unit=unit)
+    assert found.spans["start_s"].tolist() == [0, 1e-6, 2e-6, 3e-6, 4e-6]
+    assert found.spans["end_s"].tolist() == [1e-7, 1.1e-6, 2.1e-6, 3.1e-6, 4.1e-6]
+    assert stamp(0) in found.provenance.clock or "e-9" in stamp(0)
+
+
+def test_lengths_are_added_before_anything_is_a_float(read: Any) -> None:
+    rows = "".join(f"{EPOCH * 10**9 + at},0.25,k\n" for at in (0, 1, 7))
+    columns = {"start_s": "begin", "duration_s": "took"}
+    found = read("begin,took,op\n" + rows, columns, time_unit="ns")
+    assert found.spans["start_s"].tolist() == [0, 1e-9, 7e-9]
+    assert found.spans["end_s"].tolist() == [2.5e-10, 1.25e-9, 7.25e-9]
+
+
+PLAIN = "begin,finish,op\n0.5,0.7,a\n0.9,1.1,b\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("head", ["", "sep={}\n"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_every_form_of_excel_says_the_same(
+    tmp_path: Path, encoding: str, head: str, separator: str, end: str
+) -> None:
+    text = head.format(separator) + PLAIN.replace(",", separator)
+    (tmp_path / "t.csv").write_bytes(text.replace("\n", end).encode(encoding))
+    found = read_timeline(tmp_path / "t.csv", SPANS).spans
+    assert found["end_s"].tolist() == pytest.approx([0.2, 0.6])
+    assert found["name"].tolist() == ["a", "b"]
+    broken = text.replace("1.1", "x").replace("\n", end)
+    (tmp_path / "t.csv").write_bytes(broken.encode(encoding))
+    with pytest.raises(LemixError, match=f"t.csv:{4 if head else 3}: finish: value 'x'"):
+        read_timeline(tmp_path / "t.csv", SPANS)
+
+
+def test_decimal_commas_are_named_and_read_where_said(read: Any) -> None:
+    text = PLAIN.replace(",", ";").replace(".", ",")
+    with pytest.raises(LemixError, match=r":2: begin: value '0,5'.*--set decimal=,"):
+        read(text, SPANS)
+    assert read(text, SPANS, decimal=",").spans["start_s"].tolist() == [0, 0.4]
+    with pytest.raises(LemixError, match=r":2: begin: value '0\.5'; .*decimal comma"):
+        read(PLAIN, SPANS, decimal=",")
+    with pytest.raises(LemixError, match=r":2: 5 cells; .*decimal comma"):
+        read(PLAIN.replace(".", ","), SPANS)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ('"1,000.5"', "Thousands are set apart"),
+        ("1'000.5", "Thousands are set apart"),
+        ("٣", "Write digits 0 to 9"),
+        ("2024-05-01 12:00:00", "time_unit='date'"),
+        ("1e99999999", "expected a number"),
+        ("x" * 10**5, "x…'; expected a number"),
+    ],
+)
+def test_cells_that_are_no_numbers_are_named(read: Any, cell: str, said: str) -> None:
+    with pytest.raises(LemixError, match=said) as caught:
+        read(f"begin,finish,op\n{cell},2,a\n", SPANS)
+    assert len(str(caught.value)) < 400
+
+
+def test_digits_of_other_scripts_are_no_dates(read: Any) -> None:
+    with pytest.raises(LemixError, match=r":2: value .*Write digits 0 to 9"):
+        read(
+            "begin,finish,op\n٢٠٢٤-05-01 12:00:00,2024-05-01 12:00:01,a\n", SPANS, time_unit="date"
+        )
+
+
+def test_a_header_of_any_length_is_refused_with_the_limit(read: Any) -> None:
+    with pytest.raises(LemixError, match=r"columns; expected at most 16384"):
+        read("a," * 250_000 + "\n1\n", SPANS)
+
+
 @given(st.data(), st.sampled_from(["s", "date"]), st.sampled_from(["spans", "requests", "samples"]))
 @settings(max_examples=examples(200), deadline=None)
 def test_mutated_timelines(data: st.DataObject, unit: str, kind: str) -> None:

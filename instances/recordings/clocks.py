@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
+from instances.csv_table import number_hint
 from instances.recordings.source import shortened
 from lemix_opt.checks import FloatArray, IntArray
-from lemix_opt.errors import FieldError, FileFormatError
+from lemix_opt.errors import FieldError, FileFormatError, excerpt
 
 GAP = 10.0
 """Steps of so many usual ones count as a gap."""
@@ -20,7 +21,8 @@ _HOUR_S = 3600.0
 _EPOCH = datetime(1970, 1, 1)
 _CORRECTION = timedelta(minutes=15)
 _STAMP = re.compile(
-    r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?"
+    r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?",
+    re.ASCII,
 )
 
 
@@ -86,7 +88,7 @@ def read_stamps(path: str, texts: Sequence[str], lines: Sequence[int], zone: str
         offsets.add(offset is not None)
         if len(offsets) > 1:
             raise FileFormatError(
-                f"time stamp {text[:40]!r}",
+                f"time stamp {excerpt(text, 40)!r}",
                 where=place,
                 expected="an offset from UTC at every stamp or at none",
             )
@@ -102,6 +104,11 @@ def read_stamps(path: str, texts: Sequence[str], lines: Sequence[int], zone: str
     kind = "UTC" if offsets == {True} else zone or "local time of an unnamed zone"
     seconds = (moments - (moments[0] if len(moments) else 0)) / 1e9
     return Clock(seconds, f"0 = {first.strip()}, {kind}")
+
+
+def is_stamp(text: str) -> bool:
+    """Whether text has the form of a date and time."""
+    return _STAMP.fullmatch(text.strip()) is not None
 
 
 def _parse(place: str, text: str) -> tuple[datetime, int, timedelta | None]:
@@ -123,9 +130,10 @@ def _parse(place: str, text: str) -> tuple[datetime, int, timedelta | None]:
             raise ValueError
     except ValueError:
         raise FileFormatError(
-            f"value {text[:40]!r}",
+            f"value {excerpt(text, 40)!r}",
             where=place,
             expected="a date and time of this age such as 2024/05/01 12:00:00.123",
+            hint=number_hint(text),
         ) from None
     return naive, int((found[7] or "").ljust(9, "0")), offset
 
@@ -144,7 +152,7 @@ def _in_utc(place: str, text: str, naive: datetime, zone: ZoneInfo, later: int) 
     utc = local.astimezone(UTC)
     if utc.astimezone(zone).replace(tzinfo=None) != naive:
         raise FileFormatError(
-            f"time stamp {text[:40]!r}",
+            f"time stamp {excerpt(text, 40)!r}",
             where=place,
             expected=f"a time that exists in {zone.key}; clocks went forward over it",
         )

@@ -13,7 +13,7 @@ import msgspec
 
 from lemix_opt.checks import whole
 from lemix_opt.errors import FileFormatError
-from lemix_opt.files import read_content
+from lemix_opt.files import line_at, read_content
 
 MAX_BYTES = 2**28
 """Largest content of one file that is read, after decompression."""
@@ -88,7 +88,7 @@ def decoded(content: bytes, kind: type[T], path: Source, line: int = 1, hint: st
     except msgspec.ValidationError as error:
         raise FileFormatError(f"{error}", where=f"{path}:{line}", expected="the format") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        at = line + content.count(b"\n", 0, _byte(str(error), content))
+        at = line - 1 + line_at(content, _byte(str(error), content))
         raise FileFormatError(
             f"not JSON ({error})", where=f"{path}:{at}", expected="JSON in UTF-8", hint=hint
         ) from None

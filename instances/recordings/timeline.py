@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from instances.csv_table import csv_rows, number
-from instances.recordings.clocks import odd_steps, read_stamps, zone_named
+from instances.csv_table import DECIMAL_COMMA, csv_rows, number, number_hint, separator_hint
+from instances.formats import format_hint
+from instances.recordings.clocks import is_stamp, odd_steps, read_stamps, zone_named
 from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes, shortened
 from lemix_opt.checks import FloatArray, choice
-from lemix_opt.errors import FieldError, FileFormatError, suggest
+from lemix_opt.clock import UNITS_NS, exact_decimal, seconds_between
+from lemix_opt.errors import FieldError, FileFormatError, excerpt, suggest
 from lemix_opt.files import text_content
 from lemix_opt.recording import (
     FLOAT,
@@ -26,7 +29,7 @@ from lemix_opt.recording import (
     table,
 )
 
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_LONGEST_HEADER = 2**20
 DURATION = "duration_s"
 """Stands in the map for ``end_s`` where a file has lengths instead of ends."""
 _NEEDED = {
@@ -44,9 +47,14 @@ def read_timeline(
     zone: str = "",
     truth: str = "recorded",
     source: str = "a timeline in CSV",
+    decimal: str = ".",
     max_bytes: int = MAX_TEXT_BYTES,
 ) -> Recording:
     """Read spans, requests or samples from a CSV file with a header.
+
+    Cells may also be separated by semicolons or tabs, as Excel writes them: what stands between the
+    names that the map asks for. A line ``sep=;`` above the header is passed over. Times are
+    subtracted as the decimals they spell before anything becomes a float.
 
     Parameters
     ----------
@@ -66,6 +74,8 @@ def read_timeline(
         Where the times come from.
     source : str
         What was run, in words.
+    decimal : {".", ","}, default "."
+        What stands before the decimals of numbers.
     max_bytes : int, default 2**26
         Largest content, decompressed.
 
@@ -77,28 +87,27 @@ def read_timeline(
         If the map does not fit the kind.
     """
     choice("kind", kind, tuple(LAYOUTS))
-    choice("time_unit", time_unit, (*UNITS, "date"))
+    choice("time_unit", time_unit, (*UNITS_NS, "date"))
     choice("truth", truth, TRUTHS)
     if zone_named(zone) is not None and time_unit != "date":
         raise FieldError(f"{zone!r}", where="zone", expected="time_unit='date' with it")
+    choice("decimal", decimal, (".", ","))
     _check_map(columns, kind, time_unit)
     cells, lines = _cells(path, list(dict.fromkeys(columns.values())), max_bytes)
     layout = LAYOUTS[kind]
+    if decimal == ",":
+        numbers = [file for name, file in columns.items() if layout.get(name, FLOAT) == FLOAT]
+        _point(path, list(dict.fromkeys(numbers)), cells, lines)
     times = [n for n in columns if n.endswith("_s") and n != DURATION]
     made: dict[str, Any] = {
         name: _typed(path, file, cells[file], lines, layout[name], name in _NEEDED[kind])
         for name, file in columns.items()
         if name not in times and name != DURATION
     }
-    seconds, clock = _times(
-        path, {n: columns[n] for n in times}, cells, lines, time_unit, zone, kind
-    )
+    stamped = {n: columns[n] for n in (*times, DURATION) if n in columns}
+    seconds, clock = _times(path, stamped, cells, lines, time_unit, zone, kind)
     made |= seconds
     said: list[str] = []
-    if DURATION in columns:
-        file = columns[DURATION]
-        length = np.array(_typed(path, file, cells[file], lines, FLOAT, True)) * UNITS[time_unit]
-        made["end_s"] = made["start_s"] + length
     first = next(n for n in _NEEDED[kind] if n in made)
     said += odd_steps(made[first], lines, columns[first], gaps=kind == "samples")
     if kind == "spans":
@@ -132,26 +141,61 @@ def _cells(
     path: Source, wanted: list[str], max_bytes: int
 ) -> tuple[dict[str, list[str]], list[int]]:
     """Return the cells of the wanted columns, and the line of every row."""
-    found, rows = csv_rows(text_content(path, "a CSV file", max_bytes), path, blank_lines=True)
+    text = text_content(path, "a CSV file", max_bytes)
+    at, separator, body = _separated(text, wanted)
+    found, rows = csv_rows(body, path, blank_lines=True, separator=separator)
     header = [name.strip() for name in found]
     for name in wanted:
         if header.count(name) != 1:
             raise FileFormatError(
                 f"{header.count(name)} columns {name!r}",
-                where=f"{path}:1",
+                where=f"{path}:{at}",
                 expected="one",
-                hint=suggest(name, set(header)),
+                hint=_header_hint(name, header, text),
             )
     places = [header.index(name) for name in wanted]
     cells: dict[str, list[str]] = {name: [] for name in wanted}
     lines: list[int] = []
     for line, row in rows:
-        lines.append(line)
+        lines.append(line + at - 1)
         for name, place in zip(wanted, places, strict=True):
             cells[name].append(row[place].strip())
     if not lines:
         raise FileFormatError("no rows", where=str(path), expected="at least one row")
     return cells, lines
+
+
+def _separated(text: str, wanted: list[str]) -> tuple[int, str, str]:
+    """Return the line of the header, what separates cells, and the text from the header on."""
+    first, _, rest = text.partition("\n")
+    if (said := first.strip().strip('"').lower()).startswith("sep="):
+        # Stripping takes a tab away.
+        return 2, said[4:5] or "\t", rest
+    if len(first) < _LONGEST_HEADER:
+        for separator in (",", ";", "\t", "|"):
+            cells = {cell.strip().strip('"') for cell in first.split(separator)}
+            if cells.issuperset(wanted):
+                return 1, separator, text
+    return 1, ",", text
+
+
+def _header_hint(name: str, header: list[str], text: str) -> str:
+    near = suggest(name, dict.fromkeys(header))
+    other = separator_hint(text) or format_hint(text)
+    return f"{other}. {near}" if other else near
+
+
+def _point(path: Source, files: list[str], cells: dict[str, list[str]], lines: list[int]) -> None:
+    """Put a point for the decimal comma of numbers; dates have none."""
+    for file in files:
+        for row, cell in enumerate(cells[file]):
+            if "." in cell or cell.count(",") > 1:
+                raise FileFormatError(
+                    f"value {excerpt(cell, 40)!r}",
+                    where=f"{path}:{lines[row]}: {file}",
+                    expected="a number with a decimal comma and no other marks",
+                )
+        cells[file] = [cell.replace(",", ".") for cell in cells[file]]
 
 
 def _typed(
@@ -166,12 +210,24 @@ def _typed(
             value = _number(cell, kind)
         if value is None:
             raise FileFormatError(
-                f"value {cell[:40]!r}",
+                f"value {excerpt(cell, 40)!r}",
                 where=f"{path}:{lines[row]}: {file}",
                 expected="a whole number of at least 0" if kind == INT else "a number",
+                hint=_cell_hint(cell),
             )
         values.append(value)
     return values
+
+
+def _cell_hint(cell: str) -> str | None:
+    hint = number_hint(cell)
+    if hint and DECIMAL_COMMA.fullmatch(cell):
+        return f"{hint}; or say decimal=',' ('lemix import': --set decimal=,)"
+    if is_stamp(cell):
+        return (
+            "It looks like a date and time: time_unit='date' ('lemix import': --set time_unit=date)"
+        )
+    return hint
 
 
 def _number(cell: str, kind: str) -> float | None:
@@ -211,15 +267,43 @@ def _times(
         for (name, row), seconds in zip(rows, clock.seconds.tolist(), strict=True):
             found[name][row] = seconds
         return found, clock.said
-    found = {
-        name: np.array(
-            _typed(path, file, cells[file], lines, FLOAT, name in _NEEDED[kind]), dtype=np.float64
-        )
+    exact = {
+        name: _exact(path, file, cells[file], lines, name in _NEEDED[kind] or name == DURATION)
         for name, file in files.items()
     }
-    zero = min(float(np.nanmin(column)) for column in found.values() if len(column))
-    said = f"as in the file; 0 = {zero!r} {unit}"
-    return {name: (column - zero) * UNITS[unit] for name, column in found.items()}, said
+    length = exact.pop(DURATION, None)
+    if length is not None:
+        starts = exact["start_s"]
+        exact["end_s"] = [
+            None if at is None or took is None else at + took
+            for at, took in zip(starts, length, strict=True)
+        ]
+    zero = min(at for column in exact.values() for at in column if at is not None)
+    said = f"as in the file; 0 = {zero} {unit}"
+    return {
+        name: np.array(
+            [math.nan if at is None else seconds_between(zero, at, unit) for at in column]
+        )
+        for name, column in exact.items()
+    }, said
+
+
+def _exact(
+    path: Source, file: str, cells: list[str], lines: list[int], needed: bool
+) -> list[Decimal | None]:
+    """Return the times of a column as the decimals they spell, None where a cell is empty."""
+    found: list[Decimal | None] = []
+    for row, cell in enumerate(cells):
+        try:
+            found.append(exact_decimal(cell) if cell or needed else None)
+        except FieldError:
+            raise FileFormatError(
+                f"value {excerpt(cell, 40)!r}",
+                where=f"{path}:{lines[row]}: {file}",
+                expected="a number",
+                hint=_cell_hint(cell),
+            ) from None
+    return found
 
 
 def _forward_only(made: dict[str, Any], lines: list[int]) -> tuple[dict[str, Any], list[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from instances import schemas
-from instances.csv_table import read_csv
+from instances.csv_table import line_of, read_csv
 from instances.recordings.clocks import odd_steps
 from instances.recordings.source import MAX_TEXT_BYTES, Source, hashes
 from lemix_opt.errors import FileFormatError
@@ -59,7 +59,7 @@ def read_vllm(
         go back.
     """
     logged = read_csv(path, Path(path).stem, schemas.VLLM_REQUESTS, "vLLM", max_bytes)
-    _check_order(path, logged)
+    _check_order(path, logged, max_bytes)
     zero = float(logged["queued_ts"].min())
     requests = table(
         "requests",
@@ -88,7 +88,7 @@ def read_vllm(
     return Recording(provenance, requests=requests, samples=samples)
 
 
-def _check_order(path: Source, logged: Table) -> None:
+def _check_order(path: Source, logged: Table, max_bytes: int) -> None:
     for before, after in pairwise(_ORDER):
         unknown = np.isnan(logged[before]) & ~np.isnan(logged[after])
         for bad, expected in (
@@ -100,7 +100,7 @@ def _check_order(path: Source, logged: Table) -> None:
                 request, value = str(logged["request_id"][row]), float(logged[after][row])
                 raise FileFormatError(
                     f"value {_stamp(logged, value)} of request {request[:40]!r}",
-                    where=f"{path}: row {row + 1}: {after}",
+                    where=f"{path}:{line_of(path, row, max_bytes)}: row {row + 1}: {after}",
                     expected=expected,
                 )
 
