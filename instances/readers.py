@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from instances import schemas
-from instances.csv_table import line_of, number_hint, read_csv
+from instances.csv_table import MAX_BYTES, line_of, number_hint, read_csv
 from lemix_opt.errors import FileFormatError, excerpt
 from lemix_opt.recording import Recording
 from lemix_opt.registry import Registry
@@ -55,20 +55,28 @@ READERS: Registry[Table | Recording] = Registry(
         )
     },
 )
+_AZURE_SOURCE = "Azure/AzurePublicDataset, CC-BY-4.0"
 Source = str | os.PathLike[str]
 
 
-def read_azure(path: Source) -> Table:
+def read_azure(path: Source, max_bytes: int = MAX_BYTES) -> Table:
     """Read an Azure LLM trace of 2023 and add `arrival_s`, seconds since the first arrival.
 
     The source has no code for missing values; time stamps are UTC with 100 ns digits.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    max_bytes : int, default `instances.csv_table.MAX_BYTES`
+        Largest content that is read, after decompression.
 
     Raises
     ------
     FileFormatError
         For a cell that is no time stamp or number, or a time stamp that goes back.
     """
-    table = read_csv(path, Path(path).stem, schemas.AZURE, "Azure/AzurePublicDataset, CC-BY-4.0")
+    table = read_csv(path, Path(path).stem, schemas.AZURE, _AZURE_SOURCE, max_bytes)
     stamps = []
     for row, text in enumerate(table["TIMESTAMP"].tolist()):
         # numpy would shift a time of another zone, and only warn.

@@ -25,6 +25,7 @@ MEMORY_RULES = ("reserve", "reference_threshold")
 MOST_MICRO_BATCHES = 2**12
 MOST_OPERATIONS = 2**28
 """Forwards and backwards of all tasks; a table of so many takes about 15 GB."""
+LONGEST_TICK_S = 1e6
 PLAIN_RULES = {
     "pipeline": PIPELINES[0],
     "gpu_sharing": GPU_SHARINGS[0],
@@ -85,7 +86,7 @@ class Instance:
     fifo : bool, default False
         Whether all stages of a node start forwards in one order.
     tick_s : float, default 0.001
-        Seconds of a solver tick.
+        Seconds of a solver tick, at most a million.
     slo_unit_s : float, optional
         Seconds of one SLO unit. Computed when omitted: mean over inference tasks of Σ_s forward_s
         on node class 0 (NaN when there is none). Windows keep the unit of their whole run.
@@ -140,7 +141,7 @@ class Instance:
             "memory_fraction": float(
                 floats("memory_fraction", self.memory_fraction, (), above=0, maximum=1)
             ),
-            "tick_s": float(floats("tick_s", self.tick_s, (), above=0)),
+            "tick_s": float(floats("tick_s", self.tick_s, (), above=0, maximum=LONGEST_TICK_S)),
         }
         if self.micro_batches > 1 and self.pipeline == "plain":
             raise FieldError(
