@@ -173,7 +173,8 @@ def test_predict_answers_from_the_command_line(saved: Path, tmp_path: Path) -> N
         (b"model,gpu,rows\nllama-7b,a100-80gb\n", "in.csv:2: 2 cells"),
         (b"model,gpu,rows\nllama-7b,a100-80gb,0\n", "rows, row 0: 0"),
         (b"model,gpu\nlama-7b,a100-80gb\n", "Did you mean 'llama-7b'"),
-        (b"\xff\xfe\x00", "in.csv:1: byte 0 is not UTF-8"),
+        (b"\xff\xfe\x00", "in.csv:1: byte 2 (0x00) is not UTF-16"),
+        (b"model\xff,gpu\n", "in.csv:1: byte 5"),
     ],
 )
 def test_bad_points_are_named(saved: Path, tmp_path: Path, content: bytes, message: str) -> None:

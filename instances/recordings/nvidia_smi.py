@@ -134,6 +134,14 @@ def read_nvidia_smi(
             # A logger that was killed leaves no end of line for the next one.
             found.cut.append(f"line {number}: {excerpt(rest[: -len(header)], 60)!r}")
             rest = header
+        if len(rest) > _LONGEST_LINE and '"' in rest:
+            # Quotes are read by a library that has a limit of its own.
+            raise FileFormatError(
+                f"a line of {len(rest)} characters, {excerpt(rest, 40)!r}",
+                where=place,
+                expected=f"at most {_LONGEST_LINE}",
+                hint=format_hint(text),
+            )
         cells = _cells(rest, separator or ",")
         if "timestamp" in cells:
             heads = _checked_fields(place, cells, text)
